@@ -6,6 +6,7 @@ import { writeScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled } from '../helpers/cache/cache-app.js'
 import { createStep, upTo } from '../helpers/cache/factories.js'
 import { createSeen, KINDS, play, Source, used, type Chance } from '../helpers/cache/interleavings.js'
+import { interceptCommands } from '../helpers/redis/intercept-commands.js'
 import { advanceWhile, createTestApp, forEachStore, newPrefix, sharedRedis, startProxy, until, type TestAppOptions } from '../helpers/index.js'
 
 /** Two instances with a route whose first handler reads its source and then waits until `open` is called. */
@@ -63,14 +64,11 @@ t.test('a request after the invalidation of a tag that only the handler named do
   const { a, b, clock, source, open } = await gated(t, {}, 'late')
   // Between the check of the tag and the write.
   await clock.advance(1)
-  const evalsha = a.redis.evalsha.bind(a.redis) as (...args: unknown[]) => Promise<unknown>
   const held = gate()
   let writes = 0
-  Object.assign(a.redis, {
-    async evalsha (...args: unknown[]) {
-      if (args[0] === writeScript.sha1 && writes++ === 0) await held.opened
-      return await evalsha(...args)
-    }
+  interceptCommands(a, async (name, [digest], send) => {
+    if (name === 'evalsha' && digest === writeScript.sha1 && writes++ === 0) await held.opened
+    return await send()
   })
   const old = valueOf(a)
   await until('it is begun', () => source.runs === 1)

@@ -3,7 +3,6 @@ import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { Cluster, type Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from '../../plugins/cache/store/glob.js'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
@@ -372,8 +371,9 @@ t.test('other work of the process goes on while many texts are compared', async 
 
 forEachStore(['redis', 'cluster'], store => {
   t.test(`${store}: a key of another type under the prefix is skipped by a pattern, and not counted`, async t => {
-    const { app, prefix } = await createTestApp(t, { store, plugins: { cache: { timeout: '1h' } } })
-    const client = app.redis as Redis | Cluster
+    const test = await createTestApp(t, { store, plugins: { cache: { timeout: '1h' } } })
+    const { app, prefix } = test
+    const client = test.client()
     await app.cache.setMany(upTo(5).map(i => [`k${i}`, i]))
     const foreign = ['list', 'set', 'hash'].map(name => `${prefix}:cache:entry:${name}`)
     await Promise.all([client.lpush(foreign[0]!, 'x'), client.sadd(foreign[1]!, 'x'), client.hset(foreign[2]!, 'x', 'x')])

@@ -5,6 +5,7 @@ import type { RouteCacheOptions } from '../../plugins/cache/index.js'
 import { releaseFillScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
+import { interceptCommands, type CommandHook } from '../helpers/redis/intercept-commands.js'
 import { outliveStalls } from '../helpers/redis/outlive-stalls.js'
 
 /** A command on a stopped server leaves a timer of ioredis, which keeps the process alive for this time. */
@@ -83,12 +84,9 @@ t.test('an instance that finds the list of variants finds the first variant too'
   // Storing a variant takes two writes: the second one is delayed.
   const { opened, open } = gate()
   let writes = 0
-  const evalsha = first.redis.evalsha.bind(first.redis) as (...args: unknown[]) => Promise<unknown>
-  Object.assign(first.redis, {
-    async evalsha (...args: unknown[]) {
-      if (++writes === 2) await opened
-      return await evalsha(...args)
-    }
+  interceptCommands(first, async (name, _args, send) => {
+    if (name === 'evalsha' && ++writes === 2) await opened
+    return await send()
   })
   const language = () => ({ 'accept-language': 'de' })
   await ask([first], 1, language)
@@ -154,12 +152,12 @@ t.test('an error goes to its own request only: after a failed run the followers 
 
 t.test('instances wait for a holder that renews its lease; when it stops, one of them succeeds it after 1.5 s', async t => {
   const { opened, open } = gate()
-  const { apps, clock, runs } = await instances(t, 4, async run => {
+  const { apps, clock, client, runs } = await instances(t, 4, async run => {
     if (run === 1) await opened
     return { run }
   })
   const [holder, ...others] = apps as [FastifyInstance, ...FastifyInstance[]]
-  const lease = outliveStalls(holder.redis, ':claim:')
+  const lease = outliveStalls(holder, ':claim:')
   const lost = holder.inject('/v')
   await until('it runs', () => runs.count === 1)
   const asked = ask(others, 30)
@@ -170,8 +168,8 @@ t.test('instances wait for a holder that renews its lease; when it stops, one of
   t.equal(runs.count, 1, 'they wait as long as it renews')
   t.ok(lease.writes >= 4, `it renews every 500 ms: ${lease.writes} writes of the lease in 2.4 s`)
   // Like a killed process, it neither renews nor releases the lease.
-  holder.redis.evalsha = () => new Promise(() => {})
-  await holder.redis.pexpire(lease.key, 1500)
+  interceptCommands(holder, async (name, _args, send) => name === 'evalsha' ? await new Promise(() => {}) : await send())
+  await client().pexpire(lease.key, 1500)
   const { value: answers, passed } = await advanceWhile(clock, asked)
   t.equal(runs.count, 2)
   t.ok(passed <= 1700, `${passed} ms`)
@@ -236,7 +234,7 @@ t.test('one of four instances refreshes a stale response, while all of them serv
   }
 })
 
-const lostReplies: Record<string, (command: string, args: unknown[]) => boolean> = {
+const lostReplies: Record<string, (command: string, args: readonly unknown[]) => boolean> = {
   'to the acquisition of a lease': (command, [key]) => command === 'set' && String(key).includes(':cache:claim:'),
   'to the release of a lease': (command, [digest]) => command === 'evalsha' && digest === releaseFillScript.sha1
 }
@@ -245,17 +243,14 @@ for (const [what, isLost] of Object.entries(lostReplies)) {
   t.test(`where Redis's reply ${what} is lost, the next request does not wait until the lease expires`, async t => {
     let lost = 0
     /** The connection breaks before the reply to the first such command: the lease is acquired, or is not released. */
-    const lose = (client: Record<string, unknown>, command: 'set' | 'evalsha') => {
-      const original = (client[command] as (...args: unknown[]) => Promise<unknown>).bind(client)
-      client[command] = async (...args: unknown[]) => {
-        if (lost > 0 || !isLost(command, args)) return await original(...args)
-        lost++
-        if (command === 'set') await original(...args)
-        throw new Error('Connection is closed.')
-      }
+    const lose: CommandHook = async (command, args, send) => {
+      if (lost > 0 || !isLost(command, args)) return await send()
+      lost++
+      if (command === 'set') await send()
+      throw new Error('Connection is closed.')
     }
     const { apps: [app, other], clock } = await instances(t, 2, (run, reply) => { reply.noCache(); return { run } }, { ttl: '1m' }, {
-      before: app => { for (const command of ['set', 'evalsha'] as const) lose(app.redis as never, command) }
+      before: app => interceptCommands(app, lose)
     })
     t.equal((await advanceWhile(clock, ask([app!], 1))).value[0]?.status, 200)
     await settled(app!)

@@ -6,9 +6,8 @@ import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { RedisCacheStore } from '../../plugins/cache/store/redis-store.js'
 import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
-import { portOf } from '../../plugins/shared/redis/client.js'
 import type { TestClock } from '../../plugins/testing/index.js'
-import { forEachStore, openStore, type StoreName } from '../helpers/index.js'
+import { forEachStore, mastersOf, openStore, type StoreName } from '../helpers/index.js'
 
 let made = 0
 
@@ -22,13 +21,13 @@ interface Subject {
 }
 
 async function open (t: Test, name: StoreName): Promise<Subject> {
-  const { client, prefix, clock } = await openStore(t, name)
-  if (client === undefined) {
+  const { client, port, prefix, clock } = await openStore(t, name)
+  if (client === undefined || port === undefined) {
     const store = new MemoryCacheStore(64 * 1024 ** 2, clock)
     return { store, clock, client, prefix, loseTags: () => store.tags(Array.from({ length: 100_000 }, (_, i) => `other ${i}`)) }
   }
   const keyOf = (tag: string) => `${prefix}:cache:tag:${tag === ALL_TAG ? `#${hashId(tag)}` : tag}`
-  return { store: new RedisCacheStore(portOf(client), prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
+  return { store: new RedisCacheStore(port, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
 }
 
 /** Begins a fill as the plugin does: reads the key, and acquires a lease. */
@@ -198,8 +197,7 @@ forEachStore(['redis', 'cluster'], name => {
     await store.lease('w', 'a').renew(60_000)
     await store.lease('v', 'a').acquire([], 60_000)
     await store.lease('v', 'a').release(false)
-    const nodes = client instanceof Cluster ? client.nodes('master') : [client as Redis]
-    const keys = await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))
+    const keys = await Promise.all((await mastersOf(client!)).map(node => node.keys(`${prefix}:*`)))
     t.ok(keys.every(each => each.length > 0), 'every master has some')
     t.same((await Promise.all(keys.flat().map(key => client?.pttl(key)))).filter(ttl => ttl === -1), [])
     t.same(keys.flat().filter(key => !/^[\w-]+:cache:(entry|tag|claim):[\w#-]+$/.test(key)), [])
@@ -221,9 +219,9 @@ forEachStore(['redis', 'cluster'], name => {
 })
 
 t.test('redis: without a clock in the options the time is the server\'s own', async t => {
-  const { client, prefix } = await openStore(t, 'redis')
-  if (!(client instanceof Redis)) throw new Error('a client was expected')
-  const store = new RedisCacheStore(portOf(client), prefix)
+  const { client, port, prefix } = await openStore(t, 'redis')
+  if (!(client instanceof Redis) || port === undefined) throw new Error('a client was expected')
+  const store = new RedisCacheStore(port, prefix)
   const timeOf = ([seconds, micros]: Array<number | string>) => Number(seconds) * 1000 + Number(micros) / 1000
   const before = timeOf(await client.time())
   const { now } = await store.lease('w', 'a').acquire([], 60_000)

@@ -17,15 +17,15 @@ import { createTestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { ask, settled } from '../helpers/cache/cache-app.js'
 import { upTo } from '../helpers/cache/factories.js'
-import { advanceUntil, createTestApp, forEachStore, openStore } from '../helpers/index.js'
+import { interceptCommands } from '../helpers/redis/intercept-commands.js'
+import { advanceUntil, createTestApp, forEachStore, mastersOf, openStore } from '../helpers/index.js'
 
 const MINUTE = 60_000
 /** How long a version is kept that no entry uses. */
 const MINUTES = 15 * MINUTE
 
 async function keysOf (client: Redis | Cluster, prefix: string): Promise<Array<{ key: string, ttl: number }>> {
-  const nodes = client instanceof Cluster ? client.nodes('master') : [client]
-  const keys = (await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))).flat()
+  const keys = (await Promise.all((await mastersOf(client)).map(node => node.keys(`${prefix}:*`)))).flat()
   const found = await Promise.all(keys.map(async key => ({ key, ttl: await client.pttl(key) })))
   // The TTL of a key that has expired meanwhile is -2: real time passes in Redis.
   return found.filter(({ ttl }) => ttl !== -2)
@@ -33,7 +33,7 @@ async function keysOf (client: Redis | Cluster, prefix: string): Promise<Array<{
 
 forEachStore(['redis', 'cluster'], store => {
   t.test(`${store}: the keys that 500 requests for 404 responses leave in Redis expire within minutes`, async t => {
-    const { app, clock, prefix } = await createTestApp(t, {
+    const { app, clock, prefix, client } = await createTestApp(t, {
       store,
       plugins: { cache: { timeout: '1h' } },
       routes: app => app.get<{ Params: { id: string } }>('/products/:id', {
@@ -42,11 +42,11 @@ forEachStore(['redis', 'cluster'], store => {
     })
     await Promise.all(upTo(500).map(i => ask(app, `/products/${i}`)))
     await settled(app)
-    const left = await keysOf(app.redis as never, prefix)
+    const left = await keysOf(client(), prefix)
     t.ok(left.length >= 1000)
     t.same(left.filter(({ ttl }) => ttl > MINUTES || ttl < 0), [])
     await clock.advance(MINUTES)
-    t.same(await keysOf(app.redis as never, prefix), [])
+    t.same(await keysOf(client(), prefix), [])
   })
 
   t.test(`${store}: the version of a tag is kept as long as the entries that use it`, async t => {
@@ -79,10 +79,9 @@ forEachStore(['redis', 'cluster'], store => {
   })
 
   t.test(`${store}: a tag whose key holds another type is replaced`, async t => {
-    const { app, prefix } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false } } })
-    const client = app.redis as Redis | Cluster
-    await client.lpush(`${prefix}:cache:tag:t`, 'x')
-    await client.lpush(`${prefix}:cache:entry:${hashId('=k')}`, 'x')
+    const { app, prefix, client } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false } } })
+    await client().lpush(`${prefix}:cache:tag:t`, 'x')
+    await client().lpush(`${prefix}:cache:entry:${hashId('=k')}`, 'x')
     let runs = 0
     for (let round = 1; round <= 3; round++) {
       await app.cache.getOrSet('k', () => ++runs, { tags: ['t'] })
@@ -248,11 +247,12 @@ forEachStore(['redis', 'cluster'], store => {
   t.test(`${store}: 1,000 keys are set, read, invalidated by 1,000 tags and deleted on two instances, in scripts of few keys`, async t => {
     const { apps } = await createTestApp(t, { store, instances: 2, plugins: { cache: { timeout: '1h' } } })
     const [a, b] = apps.map(app => app.cache) as [typeof apps[0]['cache'], typeof apps[0]['cache']]
-    const client = apps[0]!.redis as Redis
     let most = 0
     let messages = 0
-    const evalsha = client.evalsha.bind(client) as (...args: unknown[]) => Promise<unknown>
-    Object.assign(client, { evalsha: (...args: unknown[]) => { most = Math.max(most, Number(args[1])); return evalsha(...args) } })
+    interceptCommands(apps[0]!, (name, [, keys], send) => {
+      if (name === 'evalsha') most = Math.max(most, Number(keys))
+      return send()
+    })
     b.on('invalidate', () => { messages++ })
     const names = upTo(1000).map(i => `k${i}`)
     const values = (cache: typeof a) => cache.getMany<number>(names)

@@ -34,7 +34,7 @@ for (const [name, env] of Object.entries({ memory: {}, Redis: { REDIS_URL: (awai
     const both = [app, other]
     // Another store has written tokens of its own clock, which may be ahead.
     await (await sharedDatabase()).query('UPDATE document SET fence = 0')
-    if (name === 'Redis') for (const { redis } of both) outliveStalls(redis, ':lock:held:')
+    if (name === 'Redis') for (const app of both) outliveStalls(app, ':lock:held:')
     const locks = watch(t, app, 'lock')
     const parcels = watch(t, app, 'parcel')
     const batches = watch(t, app, 'batch')

@@ -8,7 +8,8 @@ t.teardown(stopAll)
 
 export { advanceUntil, advanceWhile, closeApp, createTestApp, SECRET } from './app/test-app.js'
 export type { TestApp, TestAppOptions } from './app/test-app.js'
-export { ageKeys, forEachStore, newPrefix, openStore } from './app/store.js'
+export { openClient, openPort } from './app/driver.js'
+export { ageKeys, forEachStore, mastersOf, newPrefix, openStore } from './app/store.js'
 export type { StoreName, TestStore } from './app/store.js'
 export { until } from './app/until.js'
 export { startProxy } from '../../tools/servers/proxy.js'

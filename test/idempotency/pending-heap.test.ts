@@ -1,8 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
-import type { Redis } from 'ioredis'
 import t from 'tap'
+import { interceptCommands } from '../helpers/redis/intercept-commands.js'
 import { completeScript } from '../../plugins/idempotency/scripts.js'
 import { createTestApp } from '../helpers/index.js'
 import { heapInUse } from '../helpers/timing/heap.js'
@@ -41,9 +41,7 @@ async function appWithPendingWrites (t: Parameters<typeof createTestApp>[0]): Pr
       return (request.body as string).slice(0, BODY_BYTES)
     })
   })
-  const client = app.redis as Redis
-  const evalsha = client.evalsha.bind(client) as (...args: unknown[]) => Promise<unknown>
-  Object.assign(client, { evalsha: async (...args: unknown[]) => args[0] === completeScript.sha1 ? await Promise.reject(new Error('READONLY')) : await evalsha(...args) })
+  interceptCommands(app, async (_name, [digest], send) => digest === completeScript.sha1 ? await Promise.reject(new Error('READONLY')) : await send())
   return { app, requests }
 }
 

@@ -8,10 +8,11 @@ import { idWithin } from '../../plugins/rate-limit/limiter/limiter.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
 import { portOf } from '../../plugins/shared/redis/client.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
-import { forEachStore, openStore, startRedis } from '../helpers/index.js'
+import { forEachStore, openPort, openStore, startRedis } from '../helpers/index.js'
 import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
 
 const server = await startRedis()
+const port = await openPort(t, server)
 
 const SECOND = 1000
 const MINUTE = 60 * SECOND
@@ -37,17 +38,15 @@ const waitOf = ({ states, blockedFor }: Verdict) => Math.max(blockedFor, ...stat
 
 /** Creates a store in Redis, on a clock that stands still. */
 async function redisStore (t: Test) {
-  const { client, prefix, clock } = await openStore(t, 'redis', { clock: createTestClock({ now: START }) })
-  return { client: client as Redis, prefix, clock, store: createRedisStore(portOf(client as Redis), prefix, undefined, clock) }
+  const { client, port, prefix, clock } = await openStore(t, 'redis', { clock: createTestClock({ now: START }) })
+  return { client: client as Redis, prefix, clock, store: createRedisStore(port!, prefix, undefined, clock) }
 }
 
 /** Creates the same on a server of the test's own, whose statistics and configuration no other test changes. */
 async function ownRedisStore (t: Test) {
   const server = await startRedis()
-  const client = new Redis(server.url)
-  t.teardown(() => client.disconnect())
   const clock = createTestClock({ now: START })
-  return { client, clock, store: createRedisStore(portOf(client), 'own', undefined, clock) }
+  return { client: server.client(), clock, store: createRedisStore(await openPort(t, server), 'own', undefined, clock) }
 }
 
 forEachStore(['memory', 'redis'], name => {
@@ -376,9 +375,6 @@ t.test('Redis store, sliding-log: windows that differ from request to request ar
   t.equal(waitOf(await store.apply('k', short, 1, 'consume')), 0)
 })
 
-const client = new Redis(server.url)
-t.teardown(() => client.disconnect())
-const port = portOf(client)
 const clock = createTestClock()
 const guard = { run: <T>(operation: () => Promise<T>) => operation() }
 const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)

@@ -32,14 +32,14 @@ const deeds: Record<string, [(session: typeof initial & Record<string, unknown>)
 
 /** An app on Redis, and the fields of its only session there. */
 async function start (t: Test, options: SessionAppOptions = {}) {
-  const { app, prefix } = await createSessionApp(t, { store: 'redis', ...options })
-  const keyOf = async () => (await app.redis.keys(`${prefix}:session:data:*`))[0] ?? ''
-  return { app, prefix, keyOf, fields: async () => await app.redis.hgetall(await keyOf()) }
+  const { app, prefix, client } = await createSessionApp(t, { store: 'redis', ...options })
+  const keyOf = async () => (await client().keys(`${prefix}:session:data:*`))[0] ?? ''
+  return { app, prefix, client, keyOf, fields: async () => await client().hgetall(await keyOf()) }
 }
 
 for (const encrypt of [undefined, Buffer.alloc(32, 7)]) {
   t.test(`a session is saved, and its cookie is sent, only if its content has changed${encrypt ? ', also if it is sealed' : ''}`, async t => {
-    const { app, prefix } = await start(t, {
+    const { app, prefix, client } = await start(t, {
       session: { encrypt },
       routes: app => {
         app.post<{ Params: { deed: string } }>('/deed/:deed', async request => {
@@ -52,7 +52,7 @@ for (const encrypt of [undefined, Buffer.alloc(32, 7)]) {
       const user = new Browser(app)
       await user.send('POST', '/set', initial)
       const reply = await user.send('POST', `/deed/${encodeURIComponent(deed)}`)
-      const version = await app.redis.hget(`${prefix}:session:data:${reply.body}`, 'version')
+      const version = await client().hget(`${prefix}:session:data:${reply.body}`, 'version')
       return [deed, reply.statusCode, version !== '1', reply.headers['set-cookie'] !== undefined]
     })
     t.same(await Promise.all(outcomes), Object.entries(deeds).map(([deed, [, isSaved]]) => [deed, 200, isSaved, isSaved]))
@@ -122,7 +122,7 @@ t.test('with any cookie options, over HTTP and HTTPS, a later response sends the
 })
 
 t.test('a login in a session that was never saved keeps its id, leaves no tombstone and drops all properties but those of the option keep', async t => {
-  const { app, prefix } = await start(t, {
+  const { app, prefix, client } = await start(t, {
     routes: app => {
       app.post<{ Querystring: { save?: string } }>('/basket-and-login', async request => {
         Object.assign(request.session, { basket: ['tea'], tried: 1 })
@@ -136,7 +136,7 @@ t.test('a login in a session that was never saved keeps its id, leaves no tombst
   const user = new Browser(app)
   t.same((await user.send('POST', '/basket-and-login')).json(), { hasNewId: false })
   t.same(await user.state(), { basket: ['tea'], userId: 'ann' })
-  t.equal((await app.redis.keys(`${prefix}:session:data:*`)).length, 1)
+  t.equal((await client().keys(`${prefix}:session:data:*`)).length, 1)
   t.same((await user.send('POST', '/basket-and-login')).json(), { hasNewId: true }, 'a session that a client knows changes its id')
   t.same((await new Browser(app).send('POST', '/basket-and-login?save=1')).json(), { hasNewId: true }, 'as does one that has been saved')
 })
@@ -176,18 +176,18 @@ t.test('the cookie of a session that has ended meanwhile does not replace the co
 })
 
 t.test('a stored text that is nested too deeply is no session', async t => {
-  const { app, keyOf } = await start(t)
+  const { app, client, keyOf } = await start(t)
   const user = new Browser(app)
   await user.send('POST', '/set', { a: 1 })
-  await app.redis.hset(await keyOf(), 'all', `{"a":${'['.repeat(5000)}${']'.repeat(5000)}}`)
+  await client().hset(await keyOf(), 'all', `{"a":${'['.repeat(5000)}${']'.repeat(5000)}}`)
   t.same(await user.state(), {})
 })
 
 t.test('a stored cookie that is nested too deeply counts as none', async t => {
-  const { app, keyOf } = await start(t)
+  const { app, client, keyOf } = await start(t)
   const user = new Browser(app)
   await user.send('POST', '/set', { a: 1 })
-  await app.redis.hset(await keyOf(), 'all', `{"cookie":${'['.repeat(5000)}${']'.repeat(5000)},"a":1}`)
+  await client().hset(await keyOf(), 'all', `{"cookie":${'['.repeat(5000)}${']'.repeat(5000)},"a":1}`)
   t.same(await user.state(), { a: 1 })
   await user.send('POST', '/set', { a: 2 })
   t.same(await user.state(), { a: 2 })

@@ -153,10 +153,10 @@ t.test('a rotated secret keeps sessions alive, and signs their cookies with the 
 })
 
 t.test('a stored session that cannot be parsed counts as none', async t => {
-  const { app, prefix } = await createSessionApp(t, { store: 'redis' })
+  const { app, prefix, client } = await createSessionApp(t, { store: 'redis' })
   const user = new Browser(app)
   const handle = (await user.send('POST', '/login/ann')).body
-  await app.redis.hset(`${prefix}:session:data:${handle}`, 'all', '{broken')
+  await client().hset(`${prefix}:session:data:${handle}`, 'all', '{broken')
   const response = await user.send('GET', '/')
   t.same([response.statusCode, response.json()], [200, {}])
 })
@@ -232,7 +232,7 @@ t.test('a request outside of the path of the cookie has no session and keeps the
 })
 
 t.test('a session that is read by hand writes only what changed, and is not created again', async t => {
-  const { app } = await createSessionApp(t, {
+  const { app, client } = await createSessionApp(t, {
     store: 'redis',
     prefix: `by-hand-${process.pid}`,
     routes: app => app.post<{ Body: { cookie: string, flush?: boolean } }>('/by-hand', { config: { session: false } }, async request => {
@@ -241,8 +241,8 @@ t.test('a session that is read by hand writes only what changed, and is not crea
       anySession(request).b = 2
       const handle = app.sessions.handleOf(request.session.sessionId)
       // As another request does that changes or ends it meanwhile.
-      if (request.body.flush) await app.redis.del(key + handle)
-      else await app.redis.hset(key + handle, 'f:a', '"changed"', 'version', 'another')
+      if (request.body.flush) await client().del(key + handle)
+      else await client().hset(key + handle, 'f:a', '"changed"', 'version', 'another')
       await request.session.save()
     })
   })
@@ -252,7 +252,7 @@ t.test('a session that is read by hand writes only what changed, and is not crea
   t.equal((await app.inject({ method: 'POST', url: '/by-hand', payload: { cookie } })).statusCode, 200)
   t.same(await user.state(), { a: 'changed', b: 2 })
   await app.inject({ method: 'POST', url: '/by-hand', payload: { cookie, flush: true } })
-  t.same(await app.redis.keys(`by-hand-${process.pid}:session:data:*`), [])
+  t.same(await client().keys(`by-hand-${process.pid}:session:data:*`), [])
 })
 
 t.test('active is the number of sessions renewed in the last period, at any moment of a period', async t => {

@@ -1,4 +1,4 @@
-import { Cluster, Redis } from 'ioredis'
+import type { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { SessionStatsCounter } from '../../plugins/session/stats.js'
 import { joinFields } from '../../plugins/session/session-diff.js'
@@ -8,7 +8,7 @@ import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins
 import { UserIndex } from '../../plugins/session/store/user-index.js'
 import { portOf } from '../../plugins/shared/redis/client.js'
 import type { TestClock } from '../../plugins/testing/index.js'
-import { forEachStore, openStore, startRedis, until } from '../helpers/index.js'
+import { forEachStore, openClient, openPort, openStore, startRedis, until } from '../helpers/index.js'
 
 const HOUR = 3_600_000
 const TIMEOUTS = { idleTimeout: HOUR, absoluteTimeout: 2 * HOUR }
@@ -249,7 +249,7 @@ const callsOf = (statistics: string, name: string) => Number(new RegExp(`cmdstat
 
 t.test('one call reads up to 64 sessions, also after the server has lost the script', async t => {
   const server = await startRedis()
-  const store = createRedisStore(portOf(server.client()), 'calls', TIMEOUTS)
+  const store = createRedisStore(await openPort(t, server), 'calls', TIMEOUTS)
   await store.write('h', create({ a: '1' }))
   await server.client().script('FLUSH')
   await server.client().config('RESETSTAT')
@@ -265,7 +265,7 @@ t.test('an error of the whole batch (MASTERDOWN, NOPERM, an invalid reply) rejec
   const client = server.client()
   await client.config('SET', 'replica-serve-stale-data', 'no')
   await client.replicaof('127.0.0.1', '1')
-  const port = portOf(client)
+  const port = await openPort(t, server)
   const store = createRedisStore(port, 'stale', TIMEOUTS)
   t.match(await Promise.allSettled([store.read('a'), store.read('b')]), [{ status: 'rejected', reason: { message: /MASTERDOWN/ } }, { status: 'rejected', reason: { message: /MASTERDOWN/ } }])
   await client.replicaof('NO', 'ONE')
@@ -274,8 +274,8 @@ t.test('an error of the whole batch (MASTERDOWN, NOPERM, an invalid reply) rejec
     t.match(await Promise.allSettled([odd.read('a'), odd.read('b')]), [{ status: 'rejected' }, { status: 'rejected' }], JSON.stringify(reply))
   }
   await client.call('ACL', 'SETUSER', 'limited', 'on', '>pass', '~*', '+evalsha_ro', '+eval_ro')
-  await client.auth('limited', 'pass')
-  t.match(await Promise.allSettled([createRedisStore(port, 'acl', TIMEOUTS).read('a')]), [{ status: 'rejected', reason: { name: 'ReplyError' } }])
+  const limited = await openPort(t, { url: server.url.replace('//', '//limited:pass@') })
+  t.match(await Promise.allSettled([createRedisStore(limited, 'acl', TIMEOUTS).read('a')]), [{ status: 'rejected', reason: { name: 'ReplyError' } }])
 })
 
 t.test('each session is read by its own command where the script cannot be used', async t => {
@@ -287,7 +287,7 @@ t.test('each session is read by its own command where the script cannot be used'
   await servers['part of a Cluster'].client().call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
   for (const [what, own] of Object.entries(servers)) {
     await until(`${what}: it takes keys`, async () => await own.client().set('key', 1) === 'OK')
-    const store = createRedisStore(portOf(own.client()), 'single', TIMEOUTS)
+    const store = createRedisStore(await openPort(t, own), 'single', TIMEOUTS)
     for (let i = 0; i < 5; i++) await store.write(`h${i}`, create({ i: String(i) }))
     for (const round of ['first', 'second']) {
       const found = await Promise.all([0, 1, 2, 3, 4, 5].map(i => store.read(`h${i}`)))
@@ -298,13 +298,11 @@ t.test('each session is read by its own command where the script cannot be used'
 
 t.test('a session can be read while Redis holds back writes', async t => {
   const server = await startRedis()
-  const writer = new Redis(server.url)
-  t.teardown(() => writer.disconnect())
-  const store = createRedisStore(portOf(server.client()), 'paused', TIMEOUTS)
+  const store = createRedisStore(await openPort(t, server), 'paused', TIMEOUTS)
   await store.write('h', create({ a: '1' }))
   await server.client().call('CLIENT', 'PAUSE', 60_000, 'WRITE')
   let isWritten = false
-  const write = createRedisStore(portOf(writer), 'paused', TIMEOUTS).write('h', change({ a: '2' })).then(() => { isWritten = true })
+  const write = createRedisStore(portOf(openClient(t, server)), 'paused', TIMEOUTS).write('h', change({ a: '2' })).then(() => { isWritten = true })
   t.match(await store.read('h'), { text: '{"a":1}' })
   t.notOk(isWritten)
   await server.client().call('CLIENT', 'UNPAUSE')

@@ -171,27 +171,27 @@ t.test('one round trip reads a session; an unchanged one is not written; of a ch
 })
 
 t.test("destroyAll finds a session that was used since a full server evicted the list of its user's sessions", async t => {
-  const { app, clock, prefix } = await createTestApp(t, { store: 'redis', plugins: { session: {} }, routes })
+  const { app, clock, prefix, client } = await createTestApp(t, { store: 'redis', plugins: { session: {} }, routes })
   const [used, ended, nobody] = [new Browser(app), new Browser(app), new Browser(app)]
   for (const user of [used, ended]) await user.send('POST', '/login/ann')
   await nobody.send('POST', '/basket/tea')
-  await app.redis.del(await app.redis.keys(`${prefix}:session:user:*`))
+  await client().del(await client().keys(`${prefix}:session:user:*`))
   await clock.advance('2m')
   for (const user of [used, nobody]) await user.send('GET', '/')
   await until('the session is entered again', async () => await app.sessions.count('ann') === 1)
   t.equal(await app.sessions.destroyAll('ann'), 1)
   t.same(await used.state(), {})
   t.same(await nobody.state(), { basket: ['tea'] })
-  t.same(await app.redis.keys(`${prefix}:session:user:*`), [], 'what is left has a place in no list')
+  t.same(await client().keys(`${prefix}:session:user:*`), [], 'what is left has a place in no list')
 })
 
 t.test('sealed sessions reveal nothing to a reader of Redis, and open with old keys until these are removed', async t => {
   const start = (prefix?: string, encrypt: SessionPluginOptions['encrypt'] = KEY) => createTestApp(t, { store: 'redis', plugins: { session: { encrypt } }, routes, ...prefix && { prefix } })
-  const { app, prefix } = await start()
+  const { app, prefix, client } = await start()
   const user = new Browser(app, { 'user-agent': 'secret agent' })
   await user.send('POST', '/basket/very secret tea'.replaceAll(' ', '%20'))
   const { handle } = (await user.send('POST', '/login/ann')).json()
-  const { redis } = app
+  const redis = client()
   const keys = await redis.keys(`${prefix}:*`)
   const all = JSON.stringify(await Promise.all(keys.map(async key => key.includes(':data:') ? await redis.hgetall(key) : await redis.zrange(key, '0', '-1'))))
   t.equal(keys.length, 3)

@@ -7,6 +7,7 @@ import { confirmScript } from '../../../plugins/cache/store/scripts.js'
 import { gate } from '../../helpers/cache/cache-app.js'
 import { createStep, upTo } from '../../helpers/cache/factories.js'
 import { createSeen, get, plain, play, Source, type Chance, type Read } from '../../helpers/cache/interleavings.js'
+import { interceptCommands } from '../../helpers/redis/intercept-commands.js'
 import { advanceUntil, advanceWhile, createTestApp, forEachStore, newPrefix, startRedis, until, type TestAppOptions } from '../../helpers/index.js'
 
 type Options = Partial<WriteBehindOptions<number>>
@@ -52,15 +53,12 @@ async function open (t: Test, store: TestAppOptions['store'], given: Options = {
 function hold (app: FastifyInstance, { sha1 }: { sha1: string }) {
   const { opened, open } = gate()
   const state = { open, isHeld: false }
-  const evalsha = app.redis.evalsha.bind(app.redis) as (...args: unknown[]) => Promise<unknown>
-  Object.assign(app.redis, {
-    async evalsha (...args: unknown[]) {
-      if (args[0] === sha1 && !state.isHeld) {
-        state.isHeld = true
-        await opened
-      }
-      return await evalsha(...args)
+  interceptCommands(app, async (_name, [digest], send) => {
+    if (digest === sha1 && !state.isHeld) {
+      state.isHeld = true
+      await opened
     }
+    return await send()
   })
   return state
 }

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import type { WriteBehindOptions } from '../../../plugins/cache/data/write-behind/options.js'
+import { portOf } from '../../../plugins/shared/redis/client.js'
 import { createTestClock } from '../../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, newPrefix, sharedRedis, startRedis, until } from '../../helpers/index.js'
 import { clockOf, connectInstance, createSource, LEASE_MS, openBehind, type Source } from '../../helpers/cache/write-behind.js'
@@ -17,11 +18,11 @@ function setUp (t: Test, at: Server = server, deadline?: number) {
   const prefix = newPrefix()
   const clock = clockOf(t, at, prefix)
   const source = createSource<number>()
-  const instance = (options: Options = {}) => openBehind(t, { client: connectInstance(t, at.url), prefix, clock, deadline }, { write: source.write, ...options })
+  const instance = (options: Options = {}) => openBehind(t, { port: portOf(connectInstance(t, at.url)), prefix, clock, deadline }, { write: source.write, ...options })
   /** An instance whose clock stands still while that of the others advances, as in a paused or killed process. */
   const isolated = (options: Options = {}) => {
     const client = connectInstance(t, at.url)
-    return { ...openBehind(t, { client, prefix, clock: createTestClock({ now: clock.now() }), deadline }, { write: source.write, ...options }), die: () => client.disconnect() }
+    return { ...openBehind(t, { port: portOf(client), prefix, clock: createTestClock({ now: clock.now() }), deadline }, { write: source.write, ...options }), die: () => client.disconnect() }
   }
   return { prefix, clock, source, instance, isolated }
 }

@@ -5,14 +5,15 @@ import { portOf, type RedisClient } from '../../../plugins/shared/redis/client.j
 import type { RedisNode, RedisPort } from '../../../plugins/shared/redis/port.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
+import { DRIVER, openClient, openPort } from './driver.js'
 
 export type StoreName = 'memory' | 'redis' | 'cluster'
 
 export interface TestStore {
   readonly name: StoreName
-  /** Undefined for the memory store. It is closed with the test. */
+  /** The test's own client, of ioredis. Undefined for the memory store. */
   readonly client: Redis | Cluster | undefined
-  /** The client as stores take it. */
+  /** The client under test, as stores take it. */
   readonly port: RedisPort | undefined
   /** A prefix that no other test has. */
   readonly prefix: string
@@ -29,24 +30,23 @@ export function newPrefix (): string {
   return `t${process.pid}-${++prefixes}`
 }
 
-/** Calls `define` for each of the stores: its tests apply to all of them. */
+/** Calls `define` for each of the stores that the client under test can have: its tests apply to all of them. */
 export function forEachStore<N extends StoreName> (names: readonly N[], define: (name: N) => void): void {
-  for (const name of names) define(name)
+  for (const name of names) if (isStoreOfDriver(name)) define(name)
 }
 
 export async function openStore (t: Test, name: StoreName, { clock = createTestClock(), prefix = newPrefix() } = {}): Promise<TestStore> {
-  const client = name === 'memory' ? undefined : await connect(name)
-  if (client !== undefined) {
-    t.teardown(() => client.disconnect())
-    ageKeys(t, clock, client, prefix)
-  }
-  return { name, client, port: client && portOf(client), prefix, clock }
+  if (name === 'memory') return { name, client: undefined, port: undefined, prefix, clock }
+  const address = name === 'redis' ? await sharedRedis() : await sharedCluster()
+  const client = openClient(t, address)
+  await client.connect()
+  ageKeys(t, clock, client, prefix)
+  return { name, client, port: await openPort(t, address), prefix, clock }
 }
 
-async function connect (name: 'redis' | 'cluster'): Promise<Redis | Cluster> {
-  const client = name === 'redis' ? new Redis((await sharedRedis()).url) : new Cluster((await sharedCluster()).startupNodes)
-  await new Promise<void>((resolve, reject) => client.once('ready', resolve).once('error', reject))
-  return client
+/** The lane of another client leaves the memory store out, which has none. Upstash has no Cluster. */
+function isStoreOfDriver (name: StoreName): boolean {
+  return DRIVER === 'ioredis' || name === 'redis' || (name === 'cluster' && DRIVER === 'node-redis')
 }
 
 const AGE = `
@@ -71,17 +71,18 @@ export function ageKeys (t: Test, clock: TestClock, client: Redis | Cluster, pre
   const stop = clock.onStep(async ms => {
     due += ms
     if (!answers()) return
-    const nodes = client instanceof Cluster ? await mastersOf(client) : [client]
-    await Promise.all(nodes.map(node => node.eval(AGE, 0, `${prefix}:*`, due)))
+    await Promise.all((await mastersOf(client)).map(node => node.eval(AGE, 0, `${prefix}:*`, due)))
     due = 0
   })
   t.teardown(stop)
 }
 
-async function mastersOf (cluster: Cluster): Promise<Redis[]> {
+/** Returns a client for each server: the masters of a Cluster. */
+export async function mastersOf (client: Redis | Cluster): Promise<Redis[]> {
+  if (!(client instanceof Cluster)) return [client]
   // The client knows no nodes before.
-  if (cluster.status === 'wait') await cluster.connect()
-  return cluster.nodes('master')
+  if (client.status === 'wait') await client.connect()
+  return client.nodes('master')
 }
 
 /** How long a server that responds may take on a busy machine, in real milliseconds. */

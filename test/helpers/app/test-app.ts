@@ -1,5 +1,5 @@
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
-import { Cluster, Redis } from 'ioredis'
+import type { Cluster, Redis } from 'ioredis'
 import type { Test } from 'tap'
 import { cache, type CachePluginOptions } from '../../../plugins/cache/index.js'
 import { events, type EventsPluginOptions } from '../../../plugins/events/index.js'
@@ -9,12 +9,10 @@ import { lock, type LockPluginOptions } from '../../../plugins/lock/index.js'
 import { metrics, type MetricsPluginOptions } from '../../../plugins/metrics/index.js'
 import { rateLimit, type RateLimitPluginOptions } from '../../../plugins/rate-limit/index.js'
 import { redis, type RedisClient, type RedisPluginOptions } from '../../../plugins/redis/index.js'
-import { ioredisDriver } from '../../../plugins/redis/drivers/ioredis.js'
 import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
-import { fromUpstash } from '../../../plugins/upstash/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
-import { startUpstashRest, type UpstashRest } from '../servers/upstash-rest.js'
+import { byDriver, openClient } from './driver.js'
 import { collectLog } from './log-lines.js'
 import { ageKeys, newPrefix, waitForReplies, type StoreName } from './store.js'
 
@@ -36,9 +34,6 @@ interface Options {
 
 /** The client's own deadline uses the system's clock: it must not pass on a busy machine. */
 const PATIENT: RedisPluginOptions = { commandTimeout: '15s' }
-
-/** The library of the client under test. The tests' own clients are of ioredis. */
-const DRIVER = process.env['TEST_DRIVER'] ?? 'ioredis'
 
 const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
 export const SECRET = 'a secret of at least thirty-two characters'
@@ -70,6 +65,8 @@ export interface TestApp {
   apps: FastifyInstance[]
   clock: TestClock
   prefix: string
+  /** Returns the test's own client of the store, of ioredis. */
+  client: () => Redis | Cluster
   /** The log lines of all apps, at the level `debug` and above. */
   lines: Array<Record<string, unknown>>
   /** Messages of the level `warn` and above. */
@@ -83,9 +80,11 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
   const clock = options.clock === undefined || options.clock === 'real' ? createTestClock() : options.clock
   const connection = await connectionTo(store)
   const apps: FastifyInstance[] = []
+  const own = connection && inspect(t, connection)
+  const client = () => own ?? notInMemory()
   if (connection !== undefined && options.clock !== 'real') {
     const answers = () => typeof store === 'string' || store.answers !== false
-    follow(t, clock, connection, prefix, answers)
+    ageKeys(t, clock, client(), prefix, answers)
     waitForReplies(t, clock, () => apps.map(app => app.redis as RedisClient), answers)
   }
 
@@ -105,7 +104,7 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
   }
   const [app] = apps
   if (app === undefined) throw new Error('instances: at least 1')
-  return { app, apps, clock, prefix, lines, warnings: () => lines.filter(({ level }) => Number(level) >= 40).map(({ msg }) => String(msg)) }
+  return { app, apps, clock, prefix, client, lines, warnings: () => lines.filter(({ level }) => Number(level) >= 40).map(({ msg }) => String(msg)) }
 }
 
 async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promise<RedisPluginOptions | undefined> {
@@ -116,28 +115,13 @@ async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promi
   return startupNodes === undefined ? { url: url ?? '' } : { cluster: { nodes: [...startupNodes] } }
 }
 
-/** Returns a connection by the client under test. Upstash has no Cluster. */
-async function byDriver (connection: RedisPluginOptions): Promise<RedisPluginOptions> {
-  if (DRIVER === 'node-redis') return { ...connection, driver: DRIVER }
-  if (DRIVER !== 'upstash' || connection.url === undefined) return connection
-  const { url, token } = await upstashRestOf(connection.url)
-  return { client: fromUpstash({ url, token }) }
+function notInMemory (): never {
+  throw new Error('client(): the memory store has no client')
 }
 
-const rests = new Map<string, Promise<UpstashRest>>()
-
-function upstashRestOf (url: string): Promise<UpstashRest> {
-  const rest = rests.get(url) ?? startUpstashRest(url)
-  rests.set(url, rest)
-  return rest
-}
-
-/** Uses its own connection, so that a test may break that of the app. */
-function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions, prefix: string, answers: () => boolean): void {
-  const client = cluster === undefined ? new Redis(url ?? '', { lazyConnect: true }) : new Cluster([...cluster.nodes], { lazyConnect: true })
-  client.on('error', () => {})
-  t.teardown(() => ioredisDriver.disconnect(client))
-  ageKeys(t, clock, client, prefix, answers)
+/** Returns a connection of the test's own, so that it may break that of the app. */
+function inspect (t: Test, { url, cluster }: RedisPluginOptions): Redis | Cluster {
+  return openClient(t, cluster === undefined ? { url: url ?? '' } : { startupNodes: cluster.nodes as Array<{ host: string, port: number }> })
 }
 
 /** Advances the clock until the app is closed, because closing may wait for a timer. */

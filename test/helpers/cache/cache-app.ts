@@ -1,8 +1,8 @@
 import type { FastifyInstance, FastifyServerOptions, InjectOptions } from 'fastify'
-import { Cluster, type Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions } from '../../../plugins/cache/index.js'
-import type { RedisPluginOptions } from '../../../plugins/redis/index.js'
+import type { RedisClient, RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { portOf } from '../../../plugins/shared/redis/client.js'
 import { createTestApp, type TestApp, type TestAppOptions } from '../app/test-app.js'
 import { forEachStore, newPrefix, type StoreName } from '../app/store.js'
 import type { RedisServer } from '../servers/redis-server.js'
@@ -69,9 +69,9 @@ export async function settled (...apps: FastifyInstance[]): Promise<void> {
 
 async function ping (app: FastifyInstance): Promise<void> {
   if (!app.hasDecorator('redis')) return
-  const client = app.redis as Redis | Cluster
-  const nodes = client instanceof Cluster ? client.nodes('master') : [client]
-  await Promise.all(nodes.map(node => node.ping()))
+  const port = portOf(app.redis as RedisClient)
+  const nodes = port.topology?.masters() ?? [port]
+  await Promise.all(nodes.map(node => node.send('ping', [])))
 }
 
 /** Creates a gate that holds handlers until it is opened. */

@@ -2,8 +2,8 @@ import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import type { Write, WriteBehindOptions } from '../../../plugins/cache/data/write-behind/options.js'
 import { createWriteBehinds, type WriteBehindsOptions } from '../../../plugins/cache/data/write-behind/write-behind.js'
-import { portOf, type RedisClient } from '../../../plugins/shared/redis/client.js'
 import { guardRedis } from '../../../plugins/shared/redis/guard.js'
+import type { RedisPort } from '../../../plugins/shared/redis/port.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { collectLog } from '../app/log-lines.js'
 import { ageKeys } from '../app/store.js'
@@ -37,7 +37,7 @@ export type Source = ReturnType<typeof createSource<number>>
 
 /** The parts that a test may set; the clock is the test's. */
 type Base = Pick<WriteBehindsOptions, 'prefix'> & Partial<Omit<WriteBehindsOptions, 'client'>> & {
-  client: RedisClient | undefined
+  port: RedisPort | undefined
   clock: TestClock
   /** The timeout of commands in milliseconds. @default so long that it does not pass */
   deadline?: number | undefined
@@ -45,8 +45,7 @@ type Base = Pick<WriteBehindsOptions, 'prefix'> & Partial<Omit<WriteBehindsOptio
 
 /** Opens a write-behind `orders`, which closes with the test. */
 export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptions<number>> = {}) {
-  const { clock, deadline = LEASE_MS } = base
-  const client = base.client && portOf(base.client)
+  const { clock, port: client, deadline = LEASE_MS } = base
   const { logger, lines } = collectLog()
   const guarded: WriteBehindsOptions['run'] = client === undefined ? operation => operation() : guardRedis(client, logger, deadline, 'cache', clock).run
   let inFlight = 0
