@@ -13,7 +13,7 @@ import { InvalidSessionError, storeUnavailable, StoreUnavailableError } from './
 import { saveSession, type SaveOptions } from './save-session.js'
 import { diff } from './session-diff.js'
 import {
-  isAnonymous, isNew, setAbsence, stateOf, type KnownSession, type RequestWithState, type SessionAbsence
+  isAnonymous, isNew, KnownSession, setAbsence, stateOf, type RequestWithState, type SessionAbsence
 } from './session-state.js'
 import type { StoredSession } from './store/store.js'
 
@@ -136,7 +136,8 @@ export class SuiteSessionStore implements FastifySessionStore {
     const opened = stored && this.#options.codec.open(handle, stored)
     if (stored === undefined || opened === undefined) {
       // `reload` keeps the id of a session that is gone, under which nothing may be created.
-      const known: KnownSession = { changesTo: after => diff({}, after), version: '', user: undefined, isGone: true }
+      const known = new KnownSession(after => diff({}, after), '', undefined)
+      known.isGone = true
       return this.#call({ kind: 'read', sessionId, known, data: undefined }, callback, null, null, fail)
     }
     this.#renew(handle, stored)

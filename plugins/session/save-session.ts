@@ -6,7 +6,7 @@ import { cookieToStore, type CookieOptions } from './cookie/cookie.js'
 import { storeUnavailable } from './errors.js'
 import type { SessionCodec } from './session-codec.js'
 import { diff, joinFields, takeSnapshot, type FieldChanges, type SessionSnapshot } from './session-diff.js'
-import { abandon, stateOf } from './session-state.js'
+import { abandon, KnownSession, stateOf } from './session-state.js'
 import type { SessionStatsCounter } from './stats.js'
 import type { SessionChange, SessionStore } from './store/store.js'
 import type { UserIndex } from './store/user-index.js'
@@ -82,7 +82,7 @@ export async function saveSession (
   else if (before === undefined) stats.created()
 
   // The next save compares with what is stored now.
-  state.known = { changesTo: next => diff(after, next), version: version ?? '', user }
+  state.known = new KnownSession(next => diff(after, next), version ?? '', user)
   for (const call of state.onStored ?? []) call()
   delete state.onStored
 

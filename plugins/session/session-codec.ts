@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger, Session } from 'fastify'
 import { repairCookie } from './cookie/cookie-rules.js'
 import { contentsOf, diffContents, parseFields, refuseLosses, type SessionSnapshot } from './session-diff.js'
-import type { KnownSession } from './session-state.js'
+import { KnownSession } from './session-state.js'
 import type { Encryption } from './store/encryption.js'
 import type { StoredSession } from './store/store.js'
 
@@ -48,9 +48,8 @@ export class SessionCodec {
     if (fields['cookie'] !== undefined) fields['cookie'] = this.#repaired(fields['cookie'])
     const before = () => [cookie && `"cookie":${cookie}`, contents].filter(Boolean).join()
     const changesTo = (after: SessionSnapshot) => diffContents(before(), after)
-    return {
-      data: fields as unknown as Session, known: { changesTo, contents, version: stored.version, user: stored.user }
-    }
+    const known = new KnownSession(changesTo, stored.version, stored.user, contents)
+    return { data: fields as unknown as Session, known }
   }
 
   /** Returns the properties of a stored session; undefined if it cannot be decrypted or parsed. */
