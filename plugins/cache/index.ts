@@ -141,7 +141,7 @@ function createTwoTierCache (
   const instanceId = randomUUID()
   // Over HTTP, instances on TCP may have an L1.
   const publishes = limits !== false || client.isHttp
-  const store = new RedisCacheStore(client, prefix, publishes ? instanceId : undefined, clock)
+  const store = new RedisCacheStore(client, prefix, publishes ? instanceId : undefined, clock, guard?.run)
   const l1 = limits === false ? undefined : createL1(fastify, client, instanceId, limits, events, options)
   return new TwoTierCache({ store, share: store.share, guard, l1, events, log, clock })
 }

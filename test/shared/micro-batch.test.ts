@@ -16,15 +16,17 @@ const call = (pipeline: TurnPipeline, key: string, ...command: string[]) => pipe
 
 /** How often the client writes to its socket meanwhile. */
 async function writesOf (work: () => Promise<unknown>): Promise<number> {
-  const { stream } = client
-  const write = stream.write
+  const stream = client.stream as unknown as Record<'_write' | '_writev', (...args: unknown[]) => unknown>
   let writes = 0
-  stream.write = function (...args: unknown[]) {
-    writes++
-    return Reflect.apply(write, this, args)
+  for (const method of ['_write', '_writev'] as const) {
+    const write = stream[method]
+    stream[method] = function (...args) {
+      writes++
+      return Reflect.apply(write, this, args)
+    }
   }
   await work()
-  stream.write = write
+  for (const method of ['_write', '_writev'] as const) Reflect.deleteProperty(stream, method)
   return writes
 }
 

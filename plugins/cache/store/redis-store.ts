@@ -4,15 +4,16 @@ import type { Milliseconds } from '../../shared/plugin/units.js'
 import { databaseChannel } from '../../shared/redis/client.js'
 import type { RedisPort } from '../../shared/redis/port.js'
 import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
+import type { RedisGuard } from '../../shared/redis/guard.js'
 import { infoOf, mastersOf } from '../../shared/redis/info.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
 import { sendScript, sendScriptForBytes, type Script } from '../../shared/redis/script.js'
 import { timeOf } from '../../shared/redis/info.js'
-import { BatchedGet } from './batched-get.js'
 import { ttlOf, type Entry } from './entry.js'
 import {
-  decodeEntry, encodeEntry, encodeWriteLock, queuedToken, stagedToken, UNLOCKED, type CasToken
+  encodeEntry, encodeWriteLock, queuedToken, stagedToken, UNLOCKED, type CasToken
 } from './entry-codec.js'
+import { RedisReads } from './redis-reads.js'
 import { removeByLabel } from './remove-matching.js'
 import {
   confirmScript, lockKeyScript, releaseFillScript, removeScript, renewFillScript, settleScript, stageScript,
@@ -39,8 +40,6 @@ export function invalidationChannel (client: RedisPort, prefix: string): string 
 }
 
 const HIT_FOR_PASS = 'pass'
-const NO_TAGS: readonly string[] = []
-const MISS = { entry: undefined, token: '' }
 
 /**
  * Stores entries in Redis. A tag is a key that holds a version, and an entry carries the versions of its tags, so that
@@ -52,7 +51,7 @@ export class RedisCacheStore implements CacheStore {
   readonly skew: Milliseconds
   readonly isSpread: boolean
   /** See {@link MicroBatch.share}. */
-  readonly share: BatchedGet['share']
+  readonly share: RedisReads['share']
   readonly #client: RedisPort
   readonly #clock: Clock
   readonly #instanceId: string | undefined
@@ -62,15 +61,19 @@ export class RedisCacheStore implements CacheStore {
   readonly #leaseSpace: string
   readonly #tagVersions: TagVersions
   readonly #patternKey: string
-  readonly #reads: BatchedGet
+  readonly #reads: RedisReads
   /** Whether one command cannot name two keys. */
   #isApart: boolean
 
   /**
    * @param instanceId - the sender of published invalidations; undefined where no instance has an L1, so that none is
    * published
+   * @param run - runs commands within the plugin's deadline and circuit
    */
-  constructor (client: RedisPort, prefix: string, instanceId?: string, clock: Clock = systemClock) {
+  constructor (
+    client: RedisPort, prefix: string, instanceId?: string, clock: Clock = systemClock,
+    run: RedisGuard['run'] = operation => operation()
+  ) {
     this.#client = client
     this.#clock = clock
     this.#instanceId = instanceId
@@ -79,7 +82,7 @@ export class RedisCacheStore implements CacheStore {
     this.#leaseSpace = keySpace(prefix, 'cache', 'claim')
     this.#tagVersions = new TagVersions(client, prefix, clock)
     this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
-    this.#reads = new BatchedGet(client)
+    this.#reads = new RedisReads(client, this.#tagVersions, run)
     this.share = this.#reads.share
     this.isSpread = client.topology !== undefined
     this.#isApart = this.isSpread
@@ -87,23 +90,8 @@ export class RedisCacheStore implements CacheStore {
     this.skew = this.isSpread ? 1000 : 0
   }
 
-  async read (id: string, tags: readonly string[]): Promise<ReadResult> {
-    const names = [ALL_TAG, ...tags]
-    const key = this.#entrySpace + id
-    const [bytes, ...values] = await onNode(this.#client, key, () => this.#reads.getAll([key, ...this.#tagKeys(names)]))
-    const known = byTag(names, values)
-    const { entry, token } = bytes ? decodeEntry(bytes) : MISS
-    if (entry !== undefined) {
-      // Tags that the handler added are known only now. Nearly always there are none.
-      const more = missingTags(entry, known)
-      const added = more.length === 0 ? undefined : byTag(more, await this.#reads.getAll(this.#tagKeys(more)))
-      if (isValid(entry, added === undefined ? known : new Map([...known, ...added]))) {
-        return new RedisReadResult(entry, token, known)
-      }
-    }
-    const result = new RedisReadResult(undefined, token, known)
-    this.#tagVersions.rememberAll(result.versions)
-    return result
+  read (id: string, tags: readonly string[]): Promise<ReadResult> {
+    return this.#reads.read(this.#entrySpace + id, tags)
   }
 
   lease (fillId: string, token: string): FillLease {
@@ -238,10 +226,6 @@ export class RedisCacheStore implements CacheStore {
     }
   }
 
-  #tagKeys (tags: readonly string[]): string[] {
-    return tags.map(tag => this.#tagVersions.keyOf(tag))
-  }
-
   #message (message: InvalidationMessage): string {
     return JSON.stringify({ from: this.#instanceId, ...message })
   }
@@ -313,51 +297,6 @@ export class RedisCacheStore implements CacheStore {
     if (this.isSpread) await Promise.all(writes)
     const message = this.#message({ ids: entries.map(({ id }) => id) })
     await Promise.all([...writes, this.#channel !== '' && this.#client.send('publish', [this.#channel, message])])
-  }
-}
-
-/** The versions of tags as they were read. */
-type TagValues = ReadonlyMap<string, Buffer | null | undefined>
-
-function byTag (tags: readonly string[], values: ReadonlyArray<Buffer | null>): TagValues {
-  const known = new Map<string, Buffer | null | undefined>()
-  let i = 0
-  for (const tag of tags) known.set(tag, values[i++])
-  return known
-}
-
-/** Returns the tags of an entry that have not been read yet. */
-function missingTags ({ tags }: Entry, known: TagValues): readonly string[] {
-  let missing: string[] | undefined
-  for (const tag in tags) if (!known.has(tag)) (missing ??= []).push(tag)
-  return missing ?? NO_TAGS
-}
-
-/** Whether none of the entry's tags has been invalidated since its fill began. */
-function isValid ({ tags }: Entry, known: TagValues): boolean {
-  for (const tag in tags) if (known.get(tag)?.toString('latin1') !== tags[tag]) return false
-  return ALL_TAG in tags
-}
-
-/**
- * Computes the versions only where they are used: on a hit they are not, and the object costs as much as two keys that
- * are read.
- */
-class RedisReadResult implements ReadResult {
-  readonly entry: Entry | undefined
-  readonly token: CasToken
-  readonly #values: TagValues
-  #versions: Readonly<Record<string, string | undefined>> | undefined
-
-  constructor (entry: Entry | undefined, token: CasToken, values: TagValues) {
-    this.entry = entry
-    this.token = token
-    this.#values = values
-  }
-
-  get versions (): Readonly<Record<string, string | undefined>> {
-    this.#versions ??= Object.fromEntries(Array.from(this.#values, ([tag, value]) => [tag, value?.toString('latin1')]))
-    return this.#versions
   }
 }
 

@@ -126,7 +126,10 @@ export interface CacheStore {
   readonly skew: Milliseconds
   /** Whether keys lie on several nodes, some of which may be unavailable. */
   readonly isSpread: boolean
-  /** Reads a key and the versions of tags, as of one moment at or after the call. */
+  /**
+   * Reads a key and the versions of tags, as of one moment at or after the call. The reads of one turn of the event
+   * loop have one deadline, which the store keeps itself.
+   */
   read (id: string, tags: readonly string[]): Promise<ReadResult>
   /** Returns the lease of a fill. Nothing is sent before `acquire`. */
   lease (fillId: string, token: string): FillLease

@@ -58,6 +58,10 @@ export class TagVersions {
     return PLAIN_PATH.test(tag) ? this.#pathSpace + tag.slice(2) : this.#space + safeId(tag)
   }
 
+  keysOf (tags: readonly string[]): string[] {
+    return tags.map(tag => this.keyOf(tag))
+  }
+
   /**
    * Remembers versions that were read. A hit need not call it: an outdated version costs another round trip, and never
    * a stale response.
@@ -148,7 +152,7 @@ export class TagVersions {
     script: Script, tags: readonly string[], argsOf: (tags: readonly string[]) => Array<string | number>
   ): Promise<unknown[]> {
     const run = (some: readonly string[]) =>
-      sendScript(this.#client, script, some.map(tag => this.keyOf(tag)), argsOf(some), this.#clock)
+      sendScript(this.#client, script, this.keysOf(some), argsOf(some), this.#clock)
     if (!this.#isApart) {
       try {
         return repliesOf(await run(tags))

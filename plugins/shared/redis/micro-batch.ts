@@ -129,8 +129,10 @@ export class MicroBatch<Q, R> {
   #size = 0
   #isScheduled = false
   #isApart: boolean
-  readonly #byId = new Map<string, Slot<Q, R>>()
-  readonly #shared = new Map<string, Promise<unknown>>()
+  // Replaced and never cleared: the table of a cleared map refers to its next one, so that one that has survived a
+  // garbage collection keeps all later ones, and a second of results, until the next major one.
+  #byId = new Map<string, Slot<Q, R>>()
+  #shared = new Map<string, Promise<unknown>>()
 
   constructor (options: MicroBatchOptions<Q, R>) {
     this.#options = options
@@ -171,11 +173,11 @@ export class MicroBatch<Q, R> {
   /** Sends the requests that have been added so far. */
   flush (): void {
     const slots = this.#slots
-    this.#shared.clear()
+    if (this.#shared.size > 0) this.#shared = new Map()
     if (slots.length === 0) return
     this.#slots = []
     this.#size = 0
-    this.#byId.clear()
+    if (this.#byId.size > 0) this.#byId = new Map()
     if (this.#isApart) this.#sendApart(slots)
     else this.#sendTogether(slots)
   }

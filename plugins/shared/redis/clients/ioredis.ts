@@ -142,7 +142,7 @@ class SinglePort extends Node implements RedisPort {
   sendAll (commands: readonly QueuedCommand[]): void {
     // Commands in the client's own pipeline, such as a write of the same turn, must not be overtaken.
     if (this.client.autoPipelineQueueSize > 0) sendOneByOne(this.client, commands)
-    else sendAsPipeline(this.client, commands)
+    else sendCorked(this.client, commands)
   }
 
   subscriber (listener: SubscriberListener): Subscriber | undefined {
@@ -253,6 +253,31 @@ function sendOneByOne (client: IoredisClient, commands: readonly QueuedCommand[]
   for (const { name, args, asBytes, resolve, reject } of commands) {
     call(client, name, args, asBytes).then(resolve, reject)
   }
+}
+
+/**
+ * Writes commands at once, past the client's auto-pipeline. A pipeline of the client costs more: 13 of 64 µs for three
+ * commands, and objects that outlive a garbage collection.
+ */
+function sendCorked (client: Redis, commands: readonly QueuedCommand[]): void {
+  // A client that has not begun to connect has no stream, against its type.
+  const stream = commands.length > 1 ? client.stream as Redis['stream'] | undefined : undefined
+  stream?.cork()
+  for (const { name, args, asBytes, resolve, reject } of commands) {
+    directly(client, name, asBytes).call(client, args).then(resolve, reject)
+  }
+  stream?.uncork()
+}
+
+type DirectCommand = (this: IoredisClient, args: readonly CommandArgument[]) => Promise<unknown>
+
+const directCommands = new Map<string, { string: DirectCommand, buffer: DirectCommand }>()
+
+/** Returns the method of a command that is never collected in the client's auto-pipeline. */
+function directly (client: IoredisClient, name: string, asBytes: boolean): DirectCommand {
+  let command = directCommands.get(name)
+  if (command === undefined) directCommands.set(name, command = client.createBuiltinCommand(name) as never)
+  return asBytes ? command.buffer : command.string
 }
 
 function sendAsPipeline (client: IoredisClient, commands: readonly QueuedCommand[]): void {
