@@ -110,10 +110,9 @@ t.test('an event that is not JSON becomes a dead letter at once, and is a gap fo
   const source = createHandler<number>()
   await startConsumer(clock, stream, { group: 'mail', handler: source.handler })
   await stream.append(1)
-  const id = `${clock.now()}-*`
   await redis.hincrby(logOf(prefix).replace(/log$/, 'meta'), 'n', 1)
-  await redis.xadd(logOf(prefix), id, 'n', '2', 'v', Buffer.from([0x22, 0xff, 0xfe, 0x22]), 'k', 'a')
-  await redis.xadd(logOf(prefix), id, 'what', 'ever')
+  await redis.xadd(logOf(prefix), `${clock.now()}-1`, 'n', '2', 'v', Buffer.from([0x22, 0xff, 0xfe, 0x22]), 'k', 'a')
+  await redis.xadd(logOf(prefix), `${clock.now()}-2`, 'what', 'ever')
   await stream.append(3)
   t.match(await advanceUntilDone(clock, stream, 'mail'), { mail: { deadLetters: 2 } })
   t.same(dataOf(source.handled), [1, 3])

@@ -6,6 +6,7 @@ import { cache, events, health, idempotency, lock, rateLimit, redis, session } f
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { readPage, root } from '../helpers/docs/doc-blocks.js'
 import { advanceUntil, advanceWhile, closeApp, startCluster, startRedis } from '../helpers/index.js'
+import { hasCommand, lacking } from '../helpers/servers/commands.js'
 import { Browser, SECRET } from '../helpers/session/session-app.js'
 
 /** The permissions that docs/operations/redis-settings.md lists, by plugin. */
@@ -26,9 +27,13 @@ const uses: Record<string, (app: FastifyInstance, clock: TestClock) => Promise<u
   'each connection': useHealth
 }
 
+const noSharding = await lacking('ssubscribe')
+const isOld = noSharding !== false
+
 const PASSWORD = 'secret'
 const userOf = (use: string) => use.replaceAll(' ', '-')
-const acl = Object.keys(uses).map(use => `${userOf(use)} on >${PASSWORD} resetchannels ${rulesOf('each connection')} ${rulesOf('a Cluster')} ${rulesOf(use)}`)
+const acl = await Promise.all(Object.keys(uses).map(async use =>
+  `${userOf(use)} on >${PASSWORD} resetchannels ${await rulesOnServer('each connection', 'a Cluster', use)}`))
 const server = await startRedis({ acl })
 const cluster = await startCluster({ acl })
 
@@ -40,14 +45,15 @@ for (const [name, use] of Object.entries(uses)) {
     { kind: 'Cluster', connection: { cluster: { nodes: cluster.startupNodes, options: { redisOptions: { ...login, replyMapping: 'resp3' as const } } } }, servers: cluster.nodes.map(node => node.server) }
   ]
   for (const { kind, connection, servers } of places) {
-    t.test(`${kind}: ${name} works as a user with the permissions of docs/operations/redis-settings.md, and asks for no more`, async t => {
+    t.test(`${kind}: ${name} works as a user with the permissions of docs/operations/redis-settings.md, and asks for no more`, { skip: name === 'events' && kind === 'Cluster' && noSharding }, async t => {
       const clock = createTestClock()
       const app = await build(t, connection, clock)
       await advanceWhile(clock, use(app, clock))
       await closeApp(app, clock)
-      const refused = (await Promise.all(servers.map(async server => await server.client().call('ACL', 'LOG')))).flat()
-      // ioredis sends CLIENT SETINFO by itself, and ignores a refusal.
-      t.same(refused.filter(entry => !String(entry).includes('client|setinfo')), [])
+      const refused = (await Promise.all(servers.map(async server => await server.client().call('ACL', 'LOG') as unknown[][]))).flat()
+      // ioredis sends CLIENT SETINFO by itself, and ignores a refusal. Before Redis 7 the log has no subcommands.
+      const setInfo = isOld ? 'client' : 'client|setinfo'
+      t.same(refused.filter(entry => entry[entry.indexOf('object') + 1] !== setInfo), [])
       await Promise.all(servers.map(async server => await server.client().call('ACL', 'LOG', 'RESET')))
     })
   }
@@ -70,7 +76,9 @@ t.test('each command in the scripts of a plugin is in its row', async t => {
     const files = own.flatMap(each => readdirSync(join(root, 'plugins', each), { recursive: true, encoding: 'utf8' }).map(file => `${each}/${file}`))
       .filter(file => file.endsWith('.ts'))
     const text = files.map(file => readFileSync(join(root, 'plugins', file), 'utf8')).join('\n')
-    const sent = new Set([...text.matchAll(/redis\.p?call\('(\w+)'(?:, '(CREATE|GROUPS)')?/g)].map(([, command = '', sub]) => (sub === undefined ? command : `${command}|${sub}`).toLowerCase()))
+    const sent = new Set([...text.matchAll(/redis\.p?call\('(\w+)'(?:, '(CREATE|GROUPS|STREAM)')?/g)].map(([, command = '', sub]) => (sub === undefined ? command : `${command}|${sub}`).toLowerCase()))
+    // Only with the clock of a test.
+    sent.delete('xinfo|stream')
     t.ok(sent.size > 0, name)
     const allowed = rulesOf(name).split(' ')
     for (const command of sent) t.ok(allowed.includes(`+${command}`), `${name}: ${command}`)
@@ -82,6 +90,14 @@ function rulesOf (name: string): string {
   const row = rows.get(name)
   if (row === undefined) throw new Error(`no row for ${name}`)
   return row.replace(/^those of ([\w-]+), /, (_, other: string) => `${rulesOf(other)} `)
+}
+
+/** Returns the rules of rows without those of commands that the server does not know, and would refuse. */
+async function rulesOnServer (...names: string[]): Promise<string> {
+  const rules = names.flatMap(name => rulesOf(name).split(' '))
+  const isKnown = await Promise.all(rules.map(async rule => !rule.startsWith('+') || await hasCommand(rule.slice(1).replace(/\|.*/, ''))))
+  // The clock of the test asks for the last id of a stream where Redis does not number entries of a given time.
+  return [...rules.filter((_rule, i) => isKnown[i]), ...isOld ? ['+xinfo|stream'] : []].join(' ')
 }
 
 async function build (t: Test, connection: object, clock: TestClock): Promise<FastifyInstance> {

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import t, { type Test } from 'tap'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { createTestApp, forEachStore, startRedis, until, type TestAppOptions } from '../helpers/index.js'
+import { hasCommand } from '../helpers/servers/commands.js'
 import { anySession, Browser, browserWith } from '../helpers/session/session-app.js'
 
 declare module 'fastify' {
@@ -159,9 +160,11 @@ t.test('one round trip reads a session; an unchanged one is not written; of a ch
     const after = await calls()
     return ['hmget', 'evalsha_ro', 'evalsha', 'hset', 'zadd', 'pexpire'].map(name => (after[name] ?? 0) - (before[name] ?? 0))
   }
-  t.same(await spent(() => user.send('GET', '/')), [1, 1, 0, 0, 0, 0], 'one command, in a script that reads all sessions of a turn')
+  // Before Redis 7 each session is read by its own command.
+  const scripts = await hasCommand('evalsha_ro') ? 1 : 0
+  t.same(await spent(() => user.send('GET', '/')), [1, scripts, 0, 0, 0, 0], 'one command, in a script that reads all sessions of a turn')
   await client.hset(key, 'f:basket', '"changed by another request"')
-  t.same(await spent(() => user.send('POST', '/save')), [2, 1, 1, 1, 0, 0], 'and one script to write, which looks whether the session exists; the index stays as it is')
+  t.same(await spent(() => user.send('POST', '/save')), [2, scripts, 1, 1, 0, 0], 'and one script to write, which looks whether the session exists; the index stays as it is')
   t.equal(await client.hget(key, 'f:basket'), '"changed by another request"')
   await clock.advance('12h')
   t.ok(await client.pttl(key) < 13 * 3_600_000)

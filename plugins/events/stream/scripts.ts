@@ -61,7 +61,7 @@ local time = redis_time()
 local n = redis.call('HINCRBY', KEYS[2], 'n', 1)
 local fields = {'n', n, 'v', ARGV[1]}
 if ARGV[7] then fields[5], fields[6] = 'k', ARGV[7] end
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], entry_id(), unpack(fields))
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], entry_id(KEYS[1]), unpack(fields))
 local oldest = string.format('%.0f', math.max(0, time[1] * 1000 - ARGV[3]))
 local trimmed = redis.pcall('XTRIM', KEYS[1], 'MINID', '~', oldest)
 if type(trimmed) == 'table' and trimmed.err then

@@ -16,7 +16,7 @@ ${deleteLua}
 ${ifOwnedLua}
 if redis.call('XACK', KEYS[2], ARGV[2], ARGV[4]) == 0 then return 0 end
 local before = redis.call('XLEN', KEYS[3])
-redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], entry_id(), unpack(ARGV, 7))
+redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], entry_id(KEYS[3]), unpack(ARGV, 7))
 if ARGV[6] ~= '' then redis.call('PEXPIRE', KEYS[3], ARGV[6]) end
 if ARGV[3] ~= '' then delete(KEYS[2], {ARGV[4]}, ARGV[3]) end
 return before + 1 - redis.call('XLEN', KEYS[3])
@@ -52,7 +52,7 @@ for i = 5, #ARGV do
         fields[#fields + 1] = letter[2][at + 1]
       end
     end
-    redis.call('XADD', KEYS[1], entry_id(), unpack(fields))
+    redis.call('XADD', KEYS[1], entry_id(KEYS[1]), unpack(fields))
     redis.call('XDEL', KEYS[2], ARGV[i])
     count = count + 1
   end

@@ -5,12 +5,22 @@ import { lua, type Script } from '../redis/script.js'
 // the lease.
 const CONSUMER = 'holder'
 
-/** Lua: `entry_id()` returns the id for `XADD`. The server makes it; with a test's clock it has that clock's time. */
+/**
+ * Lua: `entry_id(stream)` returns the id for `XADD`. The server makes it; with a test's clock it has that clock's time.
+ * Before version 7 Redis does not number the entries of a given millisecond.
+ */
 export const entryIdLua = `
-local function entry_id ()
+local function entry_id (stream)
   if given_time == '' then return '*' end
   local time = redis_time()
-  return string.format('%.0f-*', time[1] * 1000 + math.floor(time[2] / 1000))
+  local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  if redis.REDIS_VERSION_NUM then return ms .. '-*' end
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    local last_ms, last = string.match(tostring(info[i + 1]), '^(%d+)-(%d+)$')
+    if info[i] == 'last-generated-id' and last_ms == ms then return ms .. '-' .. last + 1 end
+  end
+  return ms .. '-0'
 end
 `
 

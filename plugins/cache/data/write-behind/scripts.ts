@@ -24,7 +24,7 @@ export const addScript = timedLua`
 ${entryIdLua}
 local backlog = redis.call('XLEN', KEYS[1])
 if backlog >= tonumber(ARGV[3]) then return nil end
-local id = redis.call('XADD', KEYS[1], entry_id(), 'k', ARGV[1], 'v', ARGV[2])
+local id = redis.call('XADD', KEYS[1], entry_id(KEYS[1]), 'k', ARGV[1], 'v', ARGV[2])
 if backlog == 0 then redis.call('PERSIST', KEYS[1]) end
 return {id, backlog + 1}
 `
