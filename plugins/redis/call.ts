@@ -4,7 +4,7 @@ import { InWords, invalidArgumentError, isOutage, withoutCommand } from '../shar
 import { resolveOptions, type Resolved } from '../shared/plugin/option-table.js'
 import { findClient } from '../shared/redis/client.js'
 import type { IoredisClient } from '../shared/redis/clients/ioredis.js'
-import { isConnectionError, named } from '../shared/redis/clients/node-redis.js'
+import { isConnectionError, named } from '../shared/redis/clients/node-redis/index.js'
 import type { RedisPort } from '../shared/redis/port.js'
 import { onNode } from '../shared/redis/cluster-nodes.js'
 import { guardRedis, type RedisGuard } from '../shared/redis/guard.js'

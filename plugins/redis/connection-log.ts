@@ -34,13 +34,15 @@ export function logConnection (
     log.info({ ...fields, ...outage }, 'redis: connected')
   }
 
-  const { isHttp, status } = portOf(client)
+  const port = portOf(client)
   // Without a connection, the circuit breaker reports what there is to report.
-  if (isHttp) return () => {}
-  // The clients of the other libraries have these events.
+  if (port.isHttp) return () => {}
+  // The nodes of a Cluster are ready one by one.
+  const onReady = () => { if (state !== 'connected') connected() }
+  if (port.status === 'ready') connected()
+  port.on('ready', onReady)
+  // The clients of the other libraries have this event.
   const emitter = client as unknown as EventEmitter
-  if (status === 'ready') connected()
-  emitter.on('ready', connected)
   emitter.on('error', (error: Error) => {
     errors++
     reason = summary(error)
@@ -53,11 +55,11 @@ export function logConnection (
     if (state === 'connecting' && !required) down('redis: cannot connect, trying again until it can')
   })
   // A client that the app itself closes emits 'close' as well.
-  emitter.on('reconnecting', () => {
+  port.on('reconnecting', () => {
     attempts = attemptsOf(client)
     if (state === 'connected' && !isClosing) down('redis: connection lost, reconnecting')
   })
-  emitter.on('end', () => {
+  port.on('end', () => {
     if (!isClosing && attemptsOf(client) > attempts) {
       down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
     }

@@ -12,7 +12,7 @@ import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 export type { Duration } from '../shared/plugin/duration.js'
 export type { RedisClient } from '../shared/redis/client.js'
 export { clusterOf, type IoredisClient, type IovalkeyClient } from '../shared/redis/clients/ioredis.js'
-export type { NodeRedis } from '../shared/redis/clients/node-redis.js'
+export type { NodeRedis } from '../shared/redis/clients/node-redis/index.js'
 // Users compile with its declaration of `fastify.redis`.
 export type { FastifyRedis } from '@fastify/redis'
 export type { CircuitStatus } from '../shared/redis/circuit-breaker.js'

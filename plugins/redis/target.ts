@@ -1,5 +1,5 @@
 import type { ClusterNode } from 'ioredis'
-import { CLIENT_ALLOWED, isRedisClient } from '../shared/redis/client.js'
+import { CLIENT_ALLOWED, describeForeign, isRedisClient } from '../shared/redis/client.js'
 import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import type { RedisPluginOptions } from './options.js'
 
@@ -19,7 +19,7 @@ const GIVEN_TOGETHER = new InWords('given together')
 export function checkTarget (options: RedisPluginOptions): string | undefined {
   const { client, cluster, sentinels, url } = options
   checkAlternatives(options)
-  if (client !== undefined && !isRedisClient(client)) fail('client', client, CLIENT_ALLOWED)
+  if (client !== undefined && !isRedisClient(client)) fail('client', describeForeign(client), CLIENT_ALLOWED)
   if (cluster !== undefined) checkCluster(cluster.nodes, [cluster.options?.redisOptions?.db])
   if (sentinels !== undefined) checkSentinels(options)
   checkHost('host', options.host)

@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { Redis as Iovalkey } from 'iovalkey'
-import { createClient, createCluster } from 'redis'
+import { createClient, createClientPool, createCluster } from 'redis'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { callRedis, circuitOf, defineScript, runScript, type RedisClient, type RedisPluginOptions } from '../../plugins/redis/index.js'
@@ -252,17 +252,41 @@ t.test('a client that cannot be used is refused with what to do', async t => {
   await closed.close()
   const connecting = createClient({ url }).connect()
   t.teardown(async () => { (await connecting).destroy() })
+  const subscribers = await Promise.all([2, 3].map(async RESP => {
+    const client = createClient({ url, RESP: RESP as 2 | 3 })
+    await client.connect()
+    t.teardown(() => client.destroy())
+    await client.subscribe('a', () => {})
+    return client
+  }))
+  const pool = createClientPool({ url })
   const wrong: Array<[unknown, RegExp]> = [
     [createClient({ url }), /option "redis" must be a client that is open: await client\.connect\(\) first, but was a client that is not connected/],
     [closed, /await client\.connect\(\) first/],
     [Object.assign(Object.create(null), { isOpen: true, sendCommand () {}, duplicate () {} }), /a client of node-redis 5 or newer: npm install redis@latest, but was a client of version 4 or older/],
     [connecting, /but was a promise: await it/],
     [subscriber, /a client that sends commands.*but was a client that has subscribed to channels/],
+    [subscribers[0], /subscribe with client\.duplicate\(\), but was a client that has subscribed to channels/],
+    [pool, /but was a pool of createClientPool.*: use createClient/],
     [{}, /a client of ioredis or iovalkey \(Redis or Cluster\), of node-redis \(createClient or createCluster\) or of fromUpstash, or false/],
     [url, /a client of ioredis or iovalkey/]
   ]
   for (const [client, message] of wrong) {
     await t.rejects(async () => { await Fastify().register(cache, { redis: client as never }) }, { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message })
+  }
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await t.resolves(Promise.resolve(app.register(rateLimit, { redis: subscribers[1] as never, max: 1 })), 'RESP 3 has subscriptions beside commands')
+})
+
+t.test('fastify.redis and the option client that hold no client are refused with what to do', async t => {
+  const { url } = await sharedRedis()
+  const connecting = createClient({ url }).connect()
+  t.teardown(async () => { (await connecting).destroy() })
+  for (const [foreign, message] of [[createClientPool({ url }), /a pool of createClientPool/], [connecting, /but was a promise: await it/]] as const) {
+    const app = Fastify().decorate('redis', foreign as never)
+    await t.rejects(async () => { await app.register(rateLimit, { max: 1 }) }, { code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION', message })
+    await t.rejects(async () => { await Fastify().register(redis, { client: foreign as never }) }, { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION', message })
   }
 })
 

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import { isCluster, type IoredisClient } from '../../shared/redis/clients/ioredis.js'
 import { sleep, type Clock } from '../../shared/plugin/clock.js'
+import { isReadonly } from '../../shared/plugin/errors.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import { connectError, connectFailureOf, isDatabaseRefusal, isFinal } from '../errors.js'
@@ -31,9 +32,33 @@ function create ({ target: { url, redis, cluster }, clock }: ResolvedRedisOption
     return client
   }
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
-  client.options.reconnectOnError ??= reconnectOnReadonly(client, clock)
+  client.options.reconnectOnError ??= onReadonly(client, clock)
   refuseOtherDatabase(client)
   return pipelineWithoutWaiting(client)
+}
+
+/** @returns the option `reconnectOnError` of the client */
+function onReadonly (client: Redis, clock: Clock): (error: Error) => false {
+  const refused = reconnectOnReadonly({
+    roleOfNew: () => roleOfNew(client),
+    reconnect () { if (client.status === 'ready') client.disconnect(true) }
+  }, clock)
+  return error => {
+    if (isReadonly(error)) refused()
+    return false
+  }
+}
+
+async function roleOfNew (client: Redis): Promise<unknown> {
+  const connection = client.duplicate({ lazyConnect: true, retryStrategy: () => null, reconnectOnError: null })
+  // The client itself logs the errors of connections.
+  connection.on('error', () => {})
+  try {
+    await connection.connect()
+    return await connection.role()
+  } finally {
+    connection.disconnect()
+  }
 }
 
 /**

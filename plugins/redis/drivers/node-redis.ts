@@ -1,12 +1,13 @@
-import { withDeadline } from '../../shared/redis/deadline.js'
-import type { Clock } from '../../shared/plugin/clock.js'
+import { sleep, systemClock, type Clock } from '../../shared/plugin/clock.js'
 import { importPackage } from '../../shared/plugin/optional-packages.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
-import { destroy, detailed, type NodeRedis } from '../../shared/redis/clients/node-redis.js'
+import { destroy, detailed, type NodeRedis, type NodeRedisClient } from '../../shared/redis/clients/node-redis/index.js'
 import { portOf } from '../../shared/redis/client.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
 import { connectError, connectFailureOf, isFinal } from '../errors.js'
 import { reconnectDelay, type ResolvedRedisOptions } from '../options.js'
 import type { Driver } from './driver.js'
+import { reconnectOnReadonly } from './reconnect-on-readonly.js'
 
 /** The functions of the package `redis` that are used. */
 interface Library {
@@ -67,11 +68,30 @@ function create (library: Library, options: ResolvedRedisOptions): NodeRedis {
       rootNodes: cluster.nodes.map(node => ({ url: urlOf(node) })), defaults: common
     }) as NodeRedis
   }
-  return library.createClient({
+  const client = library.createClient({
     ...url !== undefined && { url: tls === undefined ? url : url.replace(/^redis:/, 'rediss:') },
     ...db !== undefined && { database: db },
     ...common
-  }) as NodeRedis
+  }) as NodeRedisClient
+  portOf(client).onReadonly = reconnectOnReadonly({
+    roleOfNew: () => roleOfNew(client),
+    // The server closes the connection after the replies to all commands before.
+    reconnect () { client.sendCommand(['QUIT']).catch(() => {}) }
+  }, options.clock)
+  return client
+}
+
+async function roleOfNew (client: NodeRedisClient): Promise<unknown> {
+  const socket = { ...client.options?.socket, reconnectStrategy: false }
+  const connection = client.duplicate({ socket, pingInterval: undefined })
+  // The client itself logs the errors of connections.
+  connection.on('error', () => {})
+  try {
+    await connection.connect()
+    return await connection.sendCommand(['ROLE'])
+  } finally {
+    destroy(connection)
+  }
 }
 
 function urlOf (node: unknown): string {
@@ -83,7 +103,7 @@ function urlOf (node: unknown): string {
 
 function addressOf (client: NodeRedis): string {
   const { address, topology } = portOf(client)
-  return topology === undefined ? address : `cluster at ${topology.masters().map(master => master.address).join(', ')}`
+  return topology === undefined ? address : `cluster at ${address}`
 }
 
 function isReady (client: NodeRedis): boolean {
@@ -103,13 +123,30 @@ async function waitUntilReady (given: NodeRedis, timeout: Milliseconds, clock: C
     }
     client.on('ready', resolve).on('error', onError)
     stop = () => { client.off('ready', resolve).off('error', onError) }
-    if (!client.isOpen) client.connect().then(() => resolve(), onError)
+    if (!client.isOpen) open(client).then(resolve, onError)
   })
   await withDeadline(ready, timeout, failure, clock).finally(stop)
 }
 
+/** Clients that are closed for good. */
+const closed = new WeakSet<object>()
+
+/** Connects. A client of a Cluster itself gives up after an attempt with each of its first nodes. */
+async function open (client: ReturnType<typeof detailed>): Promise<void> {
+  for (let attempt = 1; !closed.has(client); attempt++) {
+    try {
+      await client.connect()
+      return
+    } catch (error) {
+      if (portOf(client).topology === undefined) throw error
+      await sleep(systemClock, reconnectDelay(attempt), { ref: false })
+    }
+  }
+}
+
 async function close (given: NodeRedis, timeout: Milliseconds, clock: Clock): Promise<void> {
   const client = detailed(given)
+  closed.add(client)
   if (!client.isOpen) return
   if (!isReady(client)) return disconnect(client)
   await withDeadline(client.close(), timeout, () => new Error('no answer in time'), clock)
@@ -117,5 +154,6 @@ async function close (given: NodeRedis, timeout: Milliseconds, clock: Clock): Pr
 }
 
 function disconnect (client: NodeRedis): void {
+  closed.add(client)
   destroy(detailed(client))
 }

@@ -1,37 +1,27 @@
-import type { Redis } from 'ioredis'
 import type { Clock } from '../../shared/plugin/clock.js'
 
 const MIN_INTERVAL_MS = 1000
+
+/** A client whose server may have become a replica. */
+interface Reconnectable {
+  /** Connects once more, and returns the reply to ROLE. The connection is closed then. */
+  roleOfNew: () => Promise<unknown>
+  /** Replaces the client's own connection. */
+  reconnect: () => void
+}
 
 /**
  * Reconnects a client whose server has become a replica, and refuses writes with `READONLY`: after a failover a new
  * connection may lead to the master. A second connection finds out whether it does, at most once a second, and only
  * then the client's own is replaced. Reads go on meanwhile, as a replica serves them.
  *
- * @returns the option `reconnectOnError` of the client
+ * @returns a function to be called for each refusal
  */
-export function reconnectOnReadonly (client: Redis, clock: Clock): (error: Error) => false {
+export function reconnectOnReadonly ({ roleOfNew, reconnect }: Reconnectable, clock: Clock): () => void {
   let checkedAt = -Infinity
-  return error => {
-    if (error.message.startsWith('READONLY') && clock.monotonic() - checkedAt >= MIN_INTERVAL_MS) {
-      checkedAt = clock.monotonic()
-      leadsToMaster(client).then(
-        isMaster => { if (isMaster && client.status === 'ready') client.disconnect(true) }, () => {}
-      )
-    }
-    return false
-  }
-}
-
-async function leadsToMaster (client: Redis): Promise<boolean> {
-  const connection = client.duplicate({ lazyConnect: true, retryStrategy: () => null, reconnectOnError: null })
-  // The client itself logs the errors of connections.
-  connection.on('error', () => {})
-  try {
-    await connection.connect()
-    const [role] = await connection.role()
-    return role === 'master'
-  } finally {
-    connection.disconnect()
+  return () => {
+    if (clock.monotonic() - checkedAt < MIN_INTERVAL_MS) return
+    checkedAt = clock.monotonic()
+    roleOfNew().then(role => { if (Array.isArray(role) && role[0] === 'master') reconnect() }, () => {})
   }
 }

@@ -184,6 +184,13 @@ export function isOutage (error: unknown): error is Error {
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }
 
+/**
+ * Whether Redis refuses a write because it is a replica. Before version 7 the reply of a script quotes the command's.
+ */
+export function isReadonly (error: unknown): boolean {
+  return error instanceof Error && /(?:^|: -)READONLY\b/.test(error.message)
+}
+
 /** Returns an error reply of Redis, for a client that has it as text. */
 export function replyError (message: string): Error {
   const error = new Error(message)

@@ -6,7 +6,9 @@ import { isPromise } from '../plugin/maybe-promise.js'
 import {
   createIoredisPort, isIoredis, isSubscriber, repliesWithText, type IoredisClient, type IovalkeyClient
 } from './clients/ioredis.js'
-import { createNodeRedisPort, isNodeRedis, type NodeRedis } from './clients/node-redis.js'
+import {
+  createNodeRedisPort, isNodeRedis, isPool, isRefusedSubscriber, type NodeRedis
+} from './clients/node-redis/index.js'
 import { createUpstashPort, isForeignUpstash, isUpstash, type UpstashClient } from './clients/upstash.js'
 import type { RedisPort } from './port.js'
 
@@ -96,12 +98,15 @@ export function findClient (fastify: FastifyInstance, plugin: PluginName, option
   if (option === false || option === null) return undefined
   if (option !== undefined) {
     if (isRedisClient(option)) return checkedPort(plugin, 'redis', option)
-    const given = isPromise(option) ? new InWords('a promise: await it') : describeForeign(option)
-    throw invalidOptionError(plugin, 'redis', given, `${CLIENT_ALLOWED}, or false for the memory store`)
+    throw invalidOptionError(
+      plugin, 'redis', describeForeign(option), `${CLIENT_ALLOWED}, or false for the memory store`
+    )
   }
   const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
   if (decorated === undefined) return undefined
   if (isRedisClient(decorated)) return checkedPort(plugin, 'redis', decorated)
+  const foreign = describeForeign(decorated)
+  if (foreign instanceof InWords) throw invalidOptionError(plugin, 'fastify.redis', foreign, CLIENT_ALLOWED)
   throw invalidOptionError(plugin, 'redis', undefined,
     `one of the named clients, as fastify.redis holds only these: ${Object.keys(fastify.redis).join(', ')}`)
 }
@@ -121,27 +126,50 @@ export function checkedPort (plugin: PluginName, option: string, client: RedisCl
 export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster), of node-redis (createClient or ' +
   'createCluster) or of fromUpstash'
 
-/** Describes a client that was not made for the plugins. */
-function describeForeign (option: unknown): unknown {
-  return typeof option === 'object' && option !== null && isForeignUpstash(option)
+/** Describes a value that is no client, or one that was not made for the plugins. */
+export function describeForeign (option: unknown): unknown {
+  if (isPromise(option)) return new InWords('a promise: await it')
+  if (typeof option !== 'object' || option === null) return option
+  if (isPool(option)) {
+    return new InWords('a pool of createClientPool, whose connections do not keep the order of commands: use ' +
+      'createClient, which sends the commands of all requests over one connection')
+  }
+  return isForeignUpstash(option)
     ? new InWords('a client of @upstash/redis: make it by fromUpstash({ url, token }) of fastify-redis-suite/upstash')
     : option
 }
 
-/** Returns why the plugins cannot use a client, as the parts of an error's message; undefined if they can. */
-function unfitnessOf (client: RedisClient): { given: string, allowed: string } | undefined {
+/** Why the plugins cannot use a client, as the parts of an error's message. */
+interface Unfitness {
+  given: string
+  allowed: string
+}
+
+/** Returns why the plugins cannot use a client; undefined if they can. */
+function unfitnessOf (client: RedisClient): Unfitness | undefined {
   if (isUpstash(client)) return undefined
-  if (!isIoredis(client)) {
-    // Version 4 has other methods, and would return bytes as text.
-    if (!('destroy' in client)) {
-      return {
-        given: 'a client of version 4 or older', allowed: 'a client of node-redis 5 or newer: npm install redis@latest'
-      }
+  return isIoredis(client) ? unfitnessOfIoredis(client) : unfitnessOfNodeRedis(client as NodeRedis)
+}
+
+const SUBSCRIBER = {
+  given: 'a client that has subscribed to channels',
+  allowed: 'a client that sends commands: give the plugins one of its own, and subscribe with client.duplicate()'
+}
+
+function unfitnessOfNodeRedis (client: NodeRedis): Unfitness | undefined {
+  // Version 4 has other methods, and would return bytes as text.
+  if (!('destroy' in client)) {
+    return {
+      given: 'a client of version 4 or older', allowed: 'a client of node-redis 5 or newer: npm install redis@latest'
     }
-    return 'isOpen' in client && client.isOpen
-      ? undefined
-      : { given: 'a client that is not connected', allowed: 'a client that is open: await client.connect() first' }
   }
+  if (!client.isOpen) {
+    return { given: 'a client that is not connected', allowed: 'a client that is open: await client.connect() first' }
+  }
+  return isRefusedSubscriber(client) ? SUBSCRIBER : undefined
+}
+
+function unfitnessOfIoredis (client: IoredisClient): Unfitness | undefined {
   if (client.status === 'end') return { given: 'a client that was closed', allowed: 'a client that is open' }
   if (repliesWithText(client)) {
     return {
@@ -150,13 +178,7 @@ function unfitnessOf (client: RedisClient): { given: string, allowed: string } |
         'their own'
     }
   }
-  if (isSubscriber(client)) {
-    return {
-      given: 'a client that has subscribed to channels',
-      allowed: 'a client that sends commands: give the plugins one of its own, and subscribe with client.duplicate()'
-    }
-  }
-  return undefined
+  return isSubscriber(client) ? SUBSCRIBER : undefined
 }
 
 export function isRedisClient (value: unknown): value is RedisClient {

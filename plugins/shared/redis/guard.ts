@@ -4,7 +4,7 @@ import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
-import { isOutage, pluginError, type PluginName } from '../plugin/errors.js'
+import { isOutage, isReadonly, pluginError, type PluginName } from '../plugin/errors.js'
 import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
 import type { RedisPort } from './port.js'
 import { Progress } from './progress.js'
@@ -138,6 +138,7 @@ export function guardRedis (
     } else if (isRefusal(error)) circuit.refusal()
     else circuit.success()
     if (isMoved(error)) nodes?.moved()
+    if (isReadonly(error)) client.onReadonly?.()
   }
 
   /** The failure that has just opened the circuit may be over with the first probe. */

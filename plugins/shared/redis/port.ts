@@ -88,10 +88,17 @@ export interface Subscriber {
   close (): void
 }
 
-/** The events of a client. `nodeRemoved` has the address of a node that left a Cluster. */
+/**
+ * The events of a client.
+ *
+ * - `close`: the connection is lost, or the client was closed
+ * - `reconnecting`: the client will try to connect again; a Cluster's of node-redis has no such event
+ * - `nodeRemoved`: has the address of a node that left a Cluster
+ */
 export interface PortEvents {
   ready: []
   close: []
+  reconnecting: []
   end: []
   nodeRemoved: [address: string]
 }
@@ -109,6 +116,8 @@ export interface RedisPort extends RedisNode {
   readonly topology: Topology | undefined
   /** The number of the database. */
   readonly database: number
+  /** Called when the server has refused a write because it is a replica. A new connection may lead to the master. */
+  onReadonly?: () => void
   /** Sends commands in one write, or in one for each node. Each is settled on its own. */
   sendAll (commands: readonly QueuedCommand[]): void
   /**
