@@ -1,6 +1,7 @@
 import Fastify, { type FastifyInstance, type RouteOptions } from 'fastify'
 import t from 'tap'
-import { encodeEntry } from '../../plugins/cache/store/entry-codec.js'
+import { decodeEntry, encodeEntry } from '../../plugins/cache/store/entry-codec.js'
+import type { StoredResponse } from '../../plugins/cache/http/stored-response.js'
 import { cache } from '../../plugins/cache/index.js'
 import { ask, askTwice, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 import { createTestApp, sharedRedis } from '../helpers/index.js'
@@ -324,10 +325,9 @@ t.test('a stored frame that was tampered with is a miss, and nothing of it is se
   await askTwice(app, '/')
   const [key = ''] = await client.keys(`${prefix}:cache:entry:*`)
   const frame = await client.getBuffer(key) as Buffer
-  const length = frame.readUInt32BE(13)
-  const meta = JSON.parse(frame.toString('utf8', 17, 17 + length)) as Record<string, unknown> & { meta: { headers: object } }
+  const entry = decodeEntry(frame).entry as StoredResponse
   const body = Buffer.from('wrong')
-  const withMeta = (change: object) => encodeEntry({ ...meta, body, meta: { ...meta.meta, ...change } } as never)
+  const withMeta = (change: object) => encodeEntry({ ...entry, body, meta: { ...entry.meta, ...change } } as never)
   const raw = (text: string, rest = body) => Buffer.concat([frame.subarray(0, 13), Buffer.from([0, 0, 0, Buffer.byteLength(text)]), Buffer.from(text), rest])
   const frames: Record<string, Buffer> = {
     cut: frame.subarray(0, -1),
@@ -337,7 +337,9 @@ t.test('a stored frame that was tampered with is a miss, and nothing of it is se
     json: raw('{"kind"'),
     proto: raw('{"__proto__":{}}'),
     array: raw('[]'),
-    crlf: withMeta({ headers: { ...meta.meta.headers, 'x-a': 'a\r\nset-cookie: evil' } }),
+    cr: withMeta({ headers: { 'x-a': 'a\rset-cookie: evil' } }),
+    nul: withMeta({ headers: { 'x-a': 'a\0b' } }),
+    crlf: withMeta({ headers: { ...entry.meta.headers, 'x-a': 'a\r\nset-cookie: evil' } }),
     name: withMeta({ headers: { 'x a': 'b' } }),
     protoHeader: withMeta({ headers: JSON.parse('{"__proto__":"a"}') }),
     number: withMeta({ headers: { 'x-a': 5 } }),

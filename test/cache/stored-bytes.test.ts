@@ -96,6 +96,85 @@ t.test('an entry with any byte changed is decoded without an error, and never to
   }))
 })
 
+const flatResponse: StoredResponse = { ...entry, meta: { ...meta, headers: { etag: '"x"', 'content-type': 'text/plain' }, absent: ['cookie'] }, tags: { t: 'v', '\0/a': '1' } }
+const flatValue: Entry = { ...entry, kind: 'value', meta: { staleAt: 6000, revalidateUntil: 6010, format: 'json' } }
+const isJson = (frame: Buffer) => frame[HEAD] === 0x7b
+
+t.test('the metadata of a response or a value is flat, and is decoded as it was encoded', async t => {
+  const line = fc.string({ unit: fc.integer({ min: 0, max: 127 }).filter(code => code !== 10).map(code => String.fromCharCode(code)) })
+  const texts = fc.dictionary(line.filter(name => name !== '__proto__'), line, { noNullPrototype: true })
+  const time = fc.double({ noNaN: true })
+  const since = fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map(value => value + 0)
+  const common = { label: line, storedAt: since, deleteAt: since, tags: texts, body: fc.uint8Array().map(bytes => Buffer.from(bytes)) }
+  const times = { staleAt: time, revalidateUntil: time, generatedAt: time, serveOnErrorUntil: time }
+  const response = fc.record({ ...common, kind: fc.constant('response' as const), meta: fc.record({ status: fc.nat(65_535), headers: texts, vary: texts, ...times, mustRevalidate: fc.boolean(), noCache: fc.boolean(), absent: fc.array(line, { minLength: 1 }) }, { requiredKeys: ['status', 'headers', 'vary', 'staleAt', 'revalidateUntil', 'generatedAt', 'serveOnErrorUntil', 'mustRevalidate', 'noCache'], noNullPrototype: true }) }, { noNullPrototype: true })
+  const value = fc.record({ ...common, kind: fc.constant('value' as const), meta: fc.record({ staleAt: time, revalidateUntil: time, format: line, isAbsent: fc.constant(true) }, { requiredKeys: ['staleAt', 'revalidateUntil', 'format'], noNullPrototype: true }) }, { noNullPrototype: true })
+  fc.assert(fc.property(fc.oneof(response, value), given => {
+    const frame = encodeEntry(given)
+    t.notOk(isJson(frame))
+    t.strictSame(decodeEntry(frame).entry, given)
+  }))
+})
+
+t.test('metadata without a flat form is JSON, as all metadata was, and is decoded as well', async t => {
+  const odd: Entry[] = [
+    { ...flatResponse, label: '/é' }, { ...flatResponse, label: '/a\nb' }, { ...flatResponse, tags: { 'a\nb': 'v' } }, { ...flatResponse, encoded: { gzip: Buffer.from('x') } },
+    { ...flatResponse, tags: Object.fromEntries(Array.from({ length: 40_000 }, (_, i) => [`t${i}`, 'v'])) }, { ...flatValue, label: '\ud800' }
+  ]
+  const metas: Array<Record<string, unknown>> = [{ headers: { link: ['a', 'b'] } }, { headers: { 'x-a': 'é' } }, { vary: { a: 'b\nc' } }, { absent: [] }, { status: 70_000 }, { status: 1.5 }, { status: '200' }, { staleAt: '1' }, { noCache: 0 }, { more: 1 }]
+  odd.push(...metas.map(change => ({ ...flatResponse, meta: { ...flatResponse.meta, ...change } })), { ...flatValue, meta: { staleAt: 1, revalidateUntil: 1, format: 5 } }, { ...flatValue, meta: { staleAt: 1, revalidateUntil: 1, format: 'json', isAbsent: false } })
+  for (const [i, given] of odd.entries()) {
+    const frame = encodeEntry(given)
+    t.ok(isJson(frame), String(i))
+    t.strictSame(decodeEntry(frame).entry, given, String(i))
+  }
+  const { body, ...rest } = flatResponse
+  t.strictSame(decodeEntry(withMeta(Buffer.from(JSON.stringify({ ...rest, length: body.length })), body)).entry, flatResponse, 'an entry of an earlier version of the suite')
+})
+
+/** An entry with other metadata. */
+function withMeta (metadata: Buffer, body: Buffer): Buffer {
+  const head = Buffer.from(encodeEntry('tombstone'))
+  head.writeUInt32BE(metadata.length, HEAD - 4)
+  return Buffer.concat([head, metadata, body])
+}
+
+t.test('an earlier version of the suite reads flat metadata as damaged', async t => {
+  for (const given of [flatResponse, flatValue]) {
+    const frame = encodeEntry(given)
+    t.throws(() => JSON.parse(frame.toString('utf8', HEAD, HEAD + frame.readUInt32BE(HEAD - 4))), SyntaxError)
+  }
+})
+
+t.test('flat metadata that is damaged or cut decodes to no entry, and never to a response that cannot be sent', async t => {
+  const [times, counts, texts] = [8, 56, 62]
+  for (const given of [flatResponse, flatValue]) {
+    const good = encodeEntry(given)
+    const end = HEAD + good.readUInt32BE(HEAD - 4)
+    const changed = (change: (metadata: Buffer) => Buffer | undefined) => {
+      const copy = Buffer.from(good.subarray(HEAD, end))
+      return withMeta(change(copy) ?? copy, given.body)
+    }
+    t.strictSame(decodeEntry(changed(() => undefined)).entry, given)
+    const bad = [
+      good.subarray(0, -1), Buffer.concat([good, Buffer.from('x')]), good.subarray(0, end - 1), changed(bytes => bytes.subarray(0, texts)), changed(bytes => bytes.subarray(0, texts - 1)), changed(bytes => bytes.subarray(0, 1)),
+      changed(bytes => { bytes[0] = 0x7a }), ...[NaN, Infinity, -1].map(time => changed(bytes => { bytes.writeDoubleBE(time, times) })), changed(bytes => { bytes.writeUInt16BE(0xffff, counts) }), changed(bytes => Buffer.from(bytes.toString('latin1').replace('t\nv', '__proto__\nv'), 'latin1'))
+    ]
+    for (const [i, frame] of bad.entries()) t.equal(decodeEntry(frame).entry, undefined, `${given.kind} ${i}`)
+    for (let i = 0; i < good.length; i++) {
+      for (const mask of [0xff, 0x01, 0x20, 0x80]) {
+        const flipped = Buffer.from(good)
+        flipped[i] = (flipped[i] ?? 0) ^ mask
+        const found = decodeEntry(flipped).entry
+        if (isResponse(found)) t.ok(isHeaders(found.meta.headers) && Number.isFinite(2000 - found.meta.generatedAt))
+        if (isValue(found)) t.type(found.meta.format, 'string')
+      }
+    }
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), bytes => { isResponse(decodeEntry(changed(copy => Buffer.concat([copy.subarray(0, 1), bytes]))).entry) }))
+  }
+  t.equal(Reflect.get({}, 't'), undefined)
+})
+
 t.test('only an entry that can be sent is a response', async t => {
   t.equal(isResponse(entry), true)
   const bad: Array<Record<string, unknown>> = [{ status: 199 }, { status: 600 }, { status: 200.5 }, { status: '200' }, { headers: null }, { headers: { a: 'x\r\n' } }, { headers: [] }, { vary: null }, { vary: [] }, { generatedAt: null }, { generatedAt: Infinity },

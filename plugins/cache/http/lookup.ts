@@ -6,7 +6,7 @@ import { ownHeaders } from './reads/watch-request.js'
 import { isRightByReads } from './reads/unkeyed-headers.js'
 import { variantKey } from './request-key.js'
 import type { RequestCache } from './request-state.js'
-import { isResponse, type StoredResponse } from './stored-response.js'
+import { isResponse, isResponseOfL1, type StoredResponse } from './stored-response.js'
 
 /** The stored response for a request, and where its response is to be stored. */
 export interface LookupResult {
@@ -21,11 +21,11 @@ export interface LookupResult {
 export function getL1Response (state: RequestCache, key: CacheKey): StoredResponse | undefined {
   const { core } = state.cache
   const entry = core.getL1(key)
-  if (isResponse(entry)) return matchesVary(entry, state) ? entry : undefined
+  if (isResponseOfL1(entry)) return matchesVary(entry, state) ? entry : undefined
   if (!isVariants(entry)) return undefined
   const variant = variantKey(key, entry.meta, ownHeaders(state.request))
   const response = core.getL1(variant)
-  if (!isResponse(response) || !matchesVary(response, state)) return undefined
+  if (!isResponseOfL1(response) || !matchesVary(response, state)) return undefined
   recordUse(key, variant, entry.meta, state)
   return response
 }

@@ -17,27 +17,25 @@ export interface ResponseMeta extends Usability {
 
 export type StoredResponse = Entry<ResponseMeta>
 
-const validResponses = new WeakSet<Entry>()
-
-/**
- * Whether an entry is a response that can be sent. Each entry is checked once, as L1 returns the same object many
- * times.
- */
+/** Whether an entry is a response that can be sent. */
 export function isResponse (entry: Entry | undefined): entry is StoredResponse {
-  if (entry === undefined || validResponses.has(entry)) return entry !== undefined
-  const isValid = isValidResponse(entry)
-  if (isValid) validResponses.add(entry)
-  return isValid
-}
-
-function isValidResponse (entry: Entry): boolean {
-  if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
+  if (entry?.kind !== 'response' || !isRecord(entry.meta)) return false
   const { status, headers, vary, absent, mustRevalidate, noCache } = entry.meta
   const { generatedAt, staleAt, revalidateUntil, serveOnErrorUntil } = entry.meta
   return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) &&
     (absent === undefined || isTexts(absent)) &&
-    [generatedAt, staleAt, revalidateUntil, serveOnErrorUntil].every(Number.isFinite) &&
-    typeof mustRevalidate === 'boolean' && typeof noCache === 'boolean'
+    Number.isFinite(generatedAt) && Number.isFinite(staleAt) && Number.isFinite(revalidateUntil) &&
+    Number.isFinite(serveOnErrorUntil) && typeof mustRevalidate === 'boolean' && typeof noCache === 'boolean'
+}
+
+const checkedInL1 = new WeakSet<Entry>()
+
+/** As {@link isResponse}, for an entry of L1, which is the same object each time: it is checked once. */
+export function isResponseOfL1 (entry: Entry | undefined): entry is StoredResponse {
+  if (entry === undefined || checkedInL1.has(entry)) return entry !== undefined
+  const isValid = isResponse(entry)
+  if (isValid) checkedInL1.add(entry)
+  return isValid
 }
 
 /** Whether a response with the status can be stored: it is complete and final, and confirms no other response. */

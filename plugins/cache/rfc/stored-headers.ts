@@ -38,12 +38,29 @@ export function freshenedHeaders (stored: Headers, confirmed: Headers): Headers 
 const NAME = /^[!#$%&'*+.^_`|~\da-z-]+$/
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
+/** Names that have been checked. Responses have few different ones, and each check would cost 0.1 µs. */
+const checkedNames = new Set<string>()
+const MAX_CHECKED_NAMES = 1000
+
 /** Whether a value that was read from the store consists of headers that can be sent. */
 export function isHeaders (value: unknown): value is Headers {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  return Object.entries(value)
-    .every(([name, field]) => NAME.test(name) && name !== '__proto__' && !NEVER_STORED.test(name) &&
-    (Array.isArray(field) ? field : [field]).every(text => typeof text === 'string' && VALUE.test(text)))
+  for (const name of Object.keys(value)) {
+    const field: unknown = Reflect.get(value, name)
+    if (!isStoredName(name) || !(Array.isArray(field) ? field.every(isValue) : isValue(field))) return false
+  }
+  return true
+}
+
+function isStoredName (name: string): boolean {
+  if (checkedNames.has(name)) return true
+  if (!NAME.test(name) || name === '__proto__' || NEVER_STORED.test(name)) return false
+  if (checkedNames.size < MAX_CHECKED_NAMES) checkedNames.add(name)
+  return true
+}
+
+function isValue (value: unknown): boolean {
+  return typeof value === 'string' && VALUE.test(value)
 }
 
 /** Returns one text of a field that may have several lines (RFC 9110 §5.3). */

@@ -1,11 +1,13 @@
 import { randomFillSync } from 'node:crypto'
 import type { Bytes } from '../../shared/plugin/units.js'
 import { isRecord, type EncodedCopies, type Entry } from './entry.js'
+import { decodeFlat, encodeFlat, isFlat, isTime } from './flat-meta.js'
 
 // The first byte of each entry. Entries of another version read as a miss.
 const VERSION = 3
 const TOKEN_LENGTH = 12
-const HEAD_LENGTH = 1 + TOKEN_LENGTH + 4
+/** The offset of an entry's metadata. */
+export const META_START = 1 + TOKEN_LENGTH + 4
 // Replaces the version while the source of an entry is being written.
 const LOCKED = 0x80 | VERSION
 /** The offsets of the token's first and last byte, for the scripts. */
@@ -59,6 +61,8 @@ export function queuedToken (position: string): CasToken {
  */
 export function encodeEntry (entry: Entry | 'tombstone', token?: CasToken): Buffer {
   if (entry === 'tombstone') return encodeHead(0)
+  const flat = encodeFlat(entry, META_START)
+  if (flat !== undefined) return writeHead(flat, flat.length - META_START - entry.body.length, token)
   const { body, encoded, ...rest } = entry
   const copies = Object.entries(encoded ?? {})
   const lengths = encoded && Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
@@ -67,12 +71,16 @@ export function encodeEntry (entry: Entry | 'tombstone', token?: CasToken): Buff
   return Buffer.concat([encodeHead(meta.length, token), meta, body, ...copies.map(([, copy]) => copy)])
 }
 
-function encodeHead (metaLength: Bytes, token: CasToken = randomText(TOKEN_LENGTH * 3 / 4)): Buffer {
-  const head = Buffer.alloc(HEAD_LENGTH)
-  head.writeUInt8(VERSION, 0)
-  head.write(token, 1, 'latin1')
-  head.writeUInt32BE(metaLength, 1 + TOKEN_LENGTH)
-  return head
+function encodeHead (metaLength: Bytes, token?: CasToken): Buffer {
+  return writeHead(Buffer.alloc(META_START), metaLength, token)
+}
+
+/** Writes the head into the first bytes. */
+function writeHead (bytes: Buffer, metaLength: Bytes, token: CasToken = randomText(TOKEN_LENGTH * 3 / 4)): Buffer {
+  bytes.writeUInt8(VERSION, 0)
+  bytes.write(token, 1, 'latin1')
+  bytes.writeUInt32BE(metaLength, 1 + TOKEN_LENGTH)
+  return bytes
 }
 
 /**
@@ -88,17 +96,21 @@ export function encodeWriteLock (): { prefix: Buffer, placeholder: Buffer, token
 
 /** Returns the offset at which the metadata of an entry ends, read from its first bytes. */
 export function metaEnd (start: Buffer): Bytes {
-  return start.length < HEAD_LENGTH ? HEAD_LENGTH : HEAD_LENGTH + start.readUInt32BE(1 + TOKEN_LENGTH)
+  return start.length < META_START ? META_START : META_START + start.readUInt32BE(1 + TOKEN_LENGTH)
 }
 
 /** @returns no entry for a tombstone, a locked or damaged entry, and one of another version */
 export function decodeEntry (bytes: Buffer): { token: CasToken, entry: Entry | undefined } {
   const token = bytes.toString('latin1', 1, 1 + TOKEN_LENGTH)
   if (bytes[0] === LOCKED) return { token: lockedToken(token), entry: undefined }
-  if (bytes.length < HEAD_LENGTH || bytes.readUInt8(0) !== VERSION) return { token, entry: undefined }
+  if (bytes.length < META_START || bytes.readUInt8(0) !== VERSION) return { token, entry: undefined }
   const end = metaEnd(bytes)
-  if (end === HEAD_LENGTH || end > bytes.length) return { token, entry: undefined }
-  return { token, entry: readEntry(parseJson(bytes.toString('utf8', HEAD_LENGTH, end)), bytes.subarray(end)) }
+  if (end === META_START || end > bytes.length) return { token, entry: undefined }
+  const rest = bytes.subarray(end)
+  const entry = isFlat(bytes, META_START)
+    ? decodeFlat(bytes, META_START, end, rest)
+    : readEntry(parseJson(bytes.toString('utf8', META_START, end)), rest)
+  return { token, entry }
 }
 
 function readEntry (rest: unknown, bytes: Buffer): Entry | undefined {
@@ -129,10 +141,6 @@ function readCopies (lengths: unknown, bytes: Buffer): EncodedCopies | undefined
 
 function isLength (value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 0
-}
-
-function isTime (value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value) && value >= 0
 }
 
 function isVersions (value: unknown): value is Record<string, string> {

@@ -1,7 +1,8 @@
 import type { RedisNode, RedisPort } from '../../shared/redis/port.js'
 import { isWrongType } from '../../shared/plugin/errors.js'
 import { mastersOf } from '../../shared/redis/info.js'
-import { metaEnd, parseJson } from './entry-codec.js'
+import { META_START, metaEnd, parseJson } from './entry-codec.js'
+import { isFlat, readFlatLabel } from './flat-meta.js'
 import { createPace, escapeGlob } from './glob.js'
 
 const BATCH = 500
@@ -51,10 +52,10 @@ async function removeOn (node: RedisNode, start: string, matches: (label: string
 }
 
 async function readLabel (node: RedisNode, key: string): Promise<string | undefined> {
-  const head = await readStart(node, key, HEAD_BYTES)
-  const label = labelOf(head)
-  if (label !== undefined || head.length < HEAD_BYTES) return label
-  return labelOf(await readStart(node, key, metaEnd(head)))
+  const start = await readStart(node, key, HEAD_BYTES)
+  const label = labelOf(start)
+  if (label !== undefined || start.length < HEAD_BYTES) return label
+  return labelOf(await readStart(node, key, metaEnd(start)))
 }
 
 async function readStart (node: RedisNode, key: string, bytes: number): Promise<Buffer> {
@@ -67,6 +68,7 @@ async function readStart (node: RedisNode, key: string, bytes: number): Promise<
 }
 
 function labelOf (start: Buffer): string | undefined {
+  if (isFlat(start, META_START)) return readFlatLabel(start, META_START, metaEnd(start))
   const text = start.toString('utf8')
   const at = text.indexOf(LABEL)
   if (at === -1) return undefined
