@@ -13,7 +13,8 @@ t.test('an event that ends its process each time becomes a dead letter, and none
   await Promise.all(keys.map(key => stream.append(0, { key })))
   await stream.append('poison', { key: 'bad' })
   await Promise.all(keys.map(key => stream.append(1, { key })))
-  const isDone = () => linesOf(file).length >= 40
+  // An event that was in flight when its process ended is handled again, so that lines are not events.
+  const isDone = () => judge(linesOf(file)).events === 40
   let isOver = false
   let starts = 0
   while (!isOver && starts < 10) {
@@ -26,7 +27,6 @@ t.test('an event that ends its process each time becomes a dead letter, and none
   }
   t.ok(isOver, `after ${starts} starts all is done`)
   t.match(await stream.deadLetters('mail').list(), [{ data: 'poison', attempts: 3 }])
-  t.equal(judge(linesOf(file)).events, 40)
 })
 
 t.test('events of a paused process are handled by another, and the paused one takes nothing back when it resumes', async t => {
