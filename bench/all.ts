@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
+import { serverName } from '../tools/servers/server-name.js'
 import { overview } from './overview.js'
 import type { Row } from './run.js'
 
@@ -54,10 +55,10 @@ async function run (name: string): Promise<Array<[string, Row[]]>> {
 async function machine (): Promise<string> {
   const server = await startRedis()
   const client = new Redis(server.url)
-  const version = /redis_version:(\S+)/.exec(await client.info('server'))?.[1] ?? 'unknown'
+  const name = serverName(await client.info('server'))
   client.disconnect()
   await server.stop()
-  return `${cpus().length} cores; Node.js ${process.versions.node}, Redis ${version}.`
+  return `${cpus().length} cores; Node.js ${process.versions.node}, ${name}.`
 }
 
 /** Returns the lines of the overview, with new ones in place of those of the same name. */

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { circuitOf, clusterOf, type Clock } from '../plugins/redis/index.js'
+import { serverName } from '../tools/servers/server-name.js'
 import type { Check, Sample, Status, StoreState } from './live-events.js'
 
 interface Counts {
@@ -105,7 +106,7 @@ const UNKNOWN = { entries: null, memory: null, maxMemory: null, latency: null, c
 class StoreReader {
   readonly #fastify: FastifyInstance
   readonly #clock: Clock
-  #version = ''
+  #server: string | undefined
   #previousCommands: { total: number, at: number } | undefined
 
   constructor (fastify: FastifyInstance, clock: Clock) {
@@ -128,13 +129,11 @@ class StoreReader {
     }
     const { redis } = this.#fastify
     const circuit = circuitOf(redis)?.state ?? 'closed'
-    const label = () => `Redis ${this.#version} ${this.#address()}`.replaceAll(/ +/g, ' ')
+    const label = () => `${this.#server ?? 'Redis'} ${this.#address()}`
     // The circuit breaker probes Redis itself; commands of ours would queue up.
     if (circuit === 'open' || redis.status !== 'ready') return { ...UNKNOWN, label: label(), isRedis: true, circuit }
     try {
-      if (this.#version === '') {
-        this.#version = /^(?:redis|valkey)_version:(\S+)/m.exec(await redis.info('server'))?.[1] ?? ''
-      }
+      this.#server ??= serverName(await redis.info('server'))
       const began = this.#clock.monotonic()
       await redis.ping()
       const latency = this.#clock.monotonic() - began

@@ -59,7 +59,7 @@ t.test('a page receives samples of both instances with the place and state of th
   const sampleOf = (app: FastifyInstance) => told.find(event => event.kind === 'sample' && event.instance === app.live.instance && event.store.commands !== null)
   await advanceTo('a second sample of each instance', () => sampleOf(a) !== undefined && sampleOf(b) !== undefined)
   for (const app of [a, b]) {
-    t.match(sampleOf(app), { store: { label: /^Redis \d+\.\d+\.\d+ at 127\.0\.0\.1:\d+$/, isRedis: true, circuit: 'closed', latency: Number, commands: Number }, health: { status: /pass|warn|fail/, checks: Array } })
+    t.match(sampleOf(app), { store: { label: /^(?:Redis|Valkey|Redict) \d+\.\d+\.\d+ at 127\.0\.0\.1:\d+$/, isRedis: true, circuit: 'closed', latency: Number, commands: Number }, health: { status: /pass|warn|fail/, checks: Array } })
   }
   t.notMatch(text(), 'a-redis-password')
 })

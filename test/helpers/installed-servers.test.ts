@@ -4,8 +4,10 @@ import { dirname, join } from 'node:path'
 import t from 'tap'
 import { mirrorOf } from '../../tools/servers/debian-packages.js'
 import { scratchDir } from '../../tools/servers/scratch.js'
+import { serverName } from '../../tools/servers/server-name.js'
 import { writeLauncher } from '../../tools/servers/server-launcher.js'
 import { chooseServers, isVersionOf, SERVERS } from '../../tools/servers/server-list.js'
+import { readTap, withRows } from './docs/servers-table.js'
 
 t.test('servers are chosen by name, with a binary of the user where one is given, and a wrong name lists all', async t => {
   t.same(chooseServers([]).map(({ server }) => server.name), SERVERS.map(({ name }) => name))
@@ -32,6 +34,58 @@ t.test('the mirror is the one of the release of this machine, not one of its upd
 `
   t.equal(mirrorOf(uris, 'bookworm'), 'http://mirror.example/debian')
   t.equal(mirrorOf(uris, 'trixie'), undefined)
+})
+
+t.test('a server is named by its own version, not by that of the Redis which it is compatible with', async t => {
+  const infos = {
+    'Redis 7.0.15': '# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n',
+    'Valkey 9.1.2': '# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n',
+    'Redict 7.3.6': '# Server\r\nredict_version:7.3.6\r\nredis_version:7.2.4\r\n',
+    Redis: ''
+  }
+  t.same(Object.values(infos).map(serverName), Object.keys(infos))
+})
+
+t.test('the tests of a lane are counted by file, without the assertions in them', async t => {
+  const tap = `TAP version 14
+# Subtest: test/a.test.ts
+    # Subtest: one
+        ok 1 - should be equal
+        not ok 2 - should be equal
+    not ok 1 - one # time=5ms
+    ok 2 - two # with a comment # time=5ms
+    ok 3 - three # SKIP SSUBSCRIBE needs Redis 7
+    ok 4 - four # SKIP SSUBSCRIBE needs Redis 7
+not ok 1 - test/a.test.ts # time=5ms
+`
+  t.same(readTap(tap), { passed: 1, failed: 1, skipped: new Map([['SSUBSCRIBE needs Redis 7', 2]]) })
+})
+
+t.test('a run replaces the rows of its servers in the table, adds new ones in order, and leaves the others', async t => {
+  const page = (...rows: string[]) => `before
+
+<!-- servers: written by npm run test:servers -->
+
+| server |
+|---|
+${rows.join('\n')}
+
+<!-- end -->
+
+after <!-- end -->
+`
+  const old = ['| Redis 7.0.1 | `redis-7` |', '| Valkey 9.0.0 | `valkey-9` |']
+  const none = { passed: 8, failed: 0, skipped: new Map(), origin: 'Debian sid' }
+  const results = [
+    { ...none, name: 'valkey-9', version: '9.1.2' },
+    { ...none, name: 'redis-6.2', version: '6.2.16', skipped: new Map([['SSUBSCRIBE needs Redis 7', 2]]), failed: 1, origin: 'compiled' }
+  ]
+  t.equal(withRows(page(...old), results, ['redis-6.2', 'redis-7', 'valkey-9']), page(
+    '| Redis 6.2.16 | `redis-6.2` | compiled | 8 | 1 | 2 (SSUBSCRIBE needs Redis 7) |',
+    '| Redis 7.0.1 | `redis-7` |',
+    '| Valkey 9.1.2 | `valkey-9` | Debian sid | 8 | 0 | 0 |'
+  ))
+  t.throws(() => withRows('a page without a table', results, []), /no table of servers/)
 })
 
 /** A program that prints its name and arguments, in place of a loader. */

@@ -47,7 +47,7 @@ const shows = async (page: Page, selector: string, text: string | RegExp) =>
     return typeof text === 'string' ? found.includes(text) : text.test(found)
   })
 
-for (const [name, { url }, label] of [['in-process stores', inProcess, /in this process/], ['a real Redis', onRedis, /Redis \d+\.\d+\.\d+ at 127\.0\.0\.1:\d+/]] as const) {
+for (const [name, { url }, label] of [['in-process stores', inProcess, /in this process/], ['a real Redis', onRedis, /(?:Redis|Valkey|Redict) \d+\.\d+\.\d+ at 127\.0\.0\.1:\d+/]] as const) {
   t.test(`on ${name} each panel of the live page works`, { skip: browser === undefined && NO_BROWSER }, async t => {
     if (browser === undefined) return
     const { page, problems } = await open(t, browser, url)
