@@ -3,7 +3,7 @@
 // written into docs/clients.md.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { NotInstallable } from '../tools/servers/debian-packages.js'
 import { installServer } from '../tools/servers/install-server.js'
@@ -52,10 +52,11 @@ async function runOn (chosen: ChosenServer): Promise<Line> {
 }
 
 async function runLane (binary: string): Promise<LaneResult> {
-  const file = join(scratchDir(), 'lane.tap')
-  const lane = spawn('tsx', ['test/run.ts', 'servers', `--output-file=${file}`, ...forTap], { stdio: 'inherit', env: { ...process.env, REDIS_SERVER: binary } })
+  const dir = scratchDir()
+  const lane = spawn('tsx', ['test/run.ts', 'servers', `--output-dir=${dir}`, ...forTap], { stdio: 'inherit', env: { ...process.env, REDIS_SERVER: binary } })
   const [code] = await once(lane, 'exit') as [number | null]
-  const result = readTap(readFileSync(file, 'utf8'))
+  const files = readdirSync(dir, { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.tap'))
+  const result = readTap(files.map(file => readFileSync(join(dir, file), 'utf8')))
   // A file that ends before its first test has none that failed.
   return code === 0 ? result : { ...result, failed: Math.max(1, result.failed) }
 }

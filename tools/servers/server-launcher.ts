@@ -16,9 +16,12 @@ export function writeLauncher (dir: string, program: string): string {
     .filter(file => /^ld-linux.*\.so\.\d+$/.test(file)).map(file => `${folder}/${file}`))[0]
   if (loader === undefined) throw new Error(`${dir}/root has no loader`)
   const libraries = folders.map(folder => `$here/root/${folder}`).join(':')
+  // Redis 6 and 7 of Debian load `cjson` as a module of Lua.
+  const modules = folders.map(folder => `$here/root/${folder}/lua/5.1/?.so;`).join('')
   const script = join(dir, program)
   writeFileSync(script, `#!/bin/sh
 here=\${0%/*}
+export LUA_CPATH="${modules};"
 exec "$here/root/${loader}" --library-path "${libraries}" "$here/root/usr/bin/${program}" "$@"
 `)
   chmodSync(script, 0o755)
