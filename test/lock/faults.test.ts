@@ -58,7 +58,7 @@ t.test('a Redis that refuses locks is logged once with its reason, which is the 
     t.match(said(), [{ level: 40, reason, msg: 'lock: Redis refuses locks' }], name)
     t.equal(said().length, 1, `${name}: once`)
     await end()
-    // After READONLY a client connects anew, which breaks what it has just sent.
+    // After READONLY a client reconnects, which breaks what it has just sent.
     await until(`${name}: it is over`, async () => await locks.using('a', () => 'inside').catch(() => 'refused') === 'inside')
     t.match(said().slice(1), [{ level: 30, msg: 'lock: Redis accepts locks again' }], name)
   }
