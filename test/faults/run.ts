@@ -29,7 +29,7 @@ if (unknown.length > 0) throw new Error(`no fault ${unknown.join(', ')}; there a
 const rows: Array<[Fault, Figures]> = []
 for (const fault of FAULTS.filter(({ name }) => names?.includes(name) ?? true)) rows.push([fault, await run(fault, Number(hold) * 1000)])
 const text = report(rows, Number(hold))
-if (names === undefined) writeFileSync(new URL('../../docs/reliability.md', import.meta.url), text)
+if (names === undefined) writeFileSync(new URL('../../docs/operations/reliability.md', import.meta.url), text)
 console.log(`\n${text}`)
 // A process that was killed may have left a socket open.
 process.exit(rows.some(([, figures]) => gate ? figures.isBroken : figures.missed.length > 0) ? 1 : 0)

@@ -2,15 +2,13 @@ import t from 'tap'
 import { ask, createCacheApp } from '../helpers/cache/cache-app.js'
 import { forEachStore, startRedis, until } from '../helpers/index.js'
 import { heapInUse } from '../helpers/timing/heap.js'
-
-// SCALE=10 multiplies the requests, and the duration.
-const SCALE = Number(process.env['SCALE'] ?? 1)
+import { scaled } from '../helpers/stress/scale.js'
 
 t.test('thousands of variants of one URL leave as many variants as are allowed, in Redis and in L1', async t => {
   const own = await startRedis()
   const { app } = await createCacheApp(t, { clock: 'real', store: { url: own.url }, options: { maxVariants: 10 } })
   app.get('/', { config: { cache: true } }, async (request, reply) => { reply.header('vary', 'x-v'); return request.headers['x-v'] })
-  for (let i = 0; i < 2000 * SCALE; i += 50) await Promise.all(Array.from({ length: 50 }, (_, j) => ask(app, '/', { 'x-v': String(i + j) })))
+  for (let i = 0; i < scaled(2000); i += 50) await Promise.all(Array.from({ length: 50 }, (_, j) => ask(app, '/', { 'x-v': String(i + j) })))
   const client = own.client()
   const entries = async () => {
     const keys = await client.keys('*:entry:*')
@@ -31,7 +29,7 @@ forEachStore(['memory', 'redis'], store => {
     app.get('/', { config: { cache: true } }, async () => 'x')
     const padding = 'x'.repeat(4000)
     const before = heapInUse()
-    for (let i = 0; i < 3000 * SCALE; i += 100) await Promise.all(Array.from({ length: 100 }, (_, j) => ask(app, `/?q=${i + j}&${padding}`)))
+    for (let i = 0; i < scaled(3000); i += 100) await Promise.all(Array.from({ length: 100 }, (_, j) => ask(app, `/?q=${i + j}&${padding}`)))
     const { l1Bytes, l1Entries } = app.cache.stats()
     t.ok(l1Bytes <= most)
     t.ok(l1Entries * padding.length <= most, `${l1Entries} long URLs are counted with their length`)

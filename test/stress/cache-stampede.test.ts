@@ -6,6 +6,7 @@ import { cache, type CachePluginOptions, type RouteCacheOptions } from '../../pl
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { newPrefix, startCluster, startRedis } from '../helpers/index.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
+import { scaled } from '../helpers/stress/scale.js'
 
 const server = await startRedis()
 const cluster = await startCluster()
@@ -61,7 +62,7 @@ t.test('on a Cluster 200 concurrent requests on four instances run it once', asy
 
 t.test('when a key is invalidated under load, the handler runs once each time', async t => {
   const { apps, runs } = await instances(t, 8, slow(20), { ttl: '1m', tags: ['v'] }, { url: server.url }, { ...PATIENT, l1: false })
-  for (let round = 1; round <= 20; round++) {
+  for (let round = 1; round <= scaled(20); round++) {
     await ask(apps, 64)
     t.equal(runs.count, round)
     await apps[round % 8]!.cache.invalidateTags(['v'])
@@ -69,7 +70,7 @@ t.test('when a key is invalidated under load, the handler runs once each time', 
 })
 
 t.test('responses that vary are made once per variant across all instances', async t => {
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < 20; round += 20 / scaled(20)) {
     const { apps, runs } = await instances(t, 4, async (run, reply) => {
       await wait(round)
       reply.header('vary', 'accept-language')

@@ -1,4 +1,3 @@
-// SCALE=10 multiplies the rounds, and the duration.
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions } from '../../plugins/cache/index.js'
@@ -6,8 +5,8 @@ import { MAX_STALENESS_MS } from '../../plugins/cache/tiers/invalidation-bus.js'
 import { createTestApp, type StoreName } from '../helpers/index.js'
 import { upTo } from '../helpers/cache/factories.js'
 import { anyOf, changed, createSeen, get, inPrefix, KINDS, plain, play, Source, tagged, used, type Actions, type Chance } from '../helpers/cache/interleavings.js'
+import { scaled } from '../helpers/stress/scale.js'
 
-const SCALE = Number(process.env['SCALE'] ?? 1)
 const INSTANCES = 4
 const wait = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms))
 const { random } = Math
@@ -21,33 +20,33 @@ async function openApps (t: Test, store: StoreName, options: CachePluginOptions 
   })).apps
 }
 
-t.test('redis: no value of 2,500 random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
+t.test('redis: no value of random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
   const apps = await openApps(t, 'redis')
   const seen = createSeen()
   const copies = 40
-  const rounds = Math.ceil(2500 / (copies * kinds.length)) * SCALE
+  const rounds = scaled(Math.ceil(2500 / (copies * kinds.length)))
   await Promise.all(kinds.flatMap(kind => upTo(copies).map(i => play(apps, new Source(`${kind}/${i}`, chance), rounds, seen, chance, kind))))
   t.same(seen.obsolete, [])
   const total = used(apps)
   t.comment(`${rounds * copies * kinds.length} rounds, ${seen.answers} answers: ${JSON.stringify(total)}`)
   t.equal(total.storeErrors, 0)
-  t.ok(total.stored > 250 && total.hits > 125 && total.coalesced > 25, 'the cache was used')
+  t.ok(total.stored > scaled(250) && total.hits > scaled(125) && total.coalesced > scaled(25), 'the cache was used')
 })
 
 t.test('redis: no value is obsolete while keys are removed by pattern', async t => {
   const apps = await openApps(t, 'redis')
   const seen = createSeen()
-  await Promise.all(['pattern', 'delete', 'writeThrough'].flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), 60 * SCALE, seen, chance, kind))))
+  await Promise.all(['pattern', 'delete', 'writeThrough'].flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), scaled(60), seen, chance, kind))))
   t.same(seen.obsolete, [])
-  t.ok(used(apps).hits > 20)
+  t.ok(used(apps).hits > scaled(20))
 })
 
 t.test('cluster: no value of random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
   const apps = await openApps(t, 'cluster')
   const seen = createSeen()
-  await Promise.all(kinds.flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), 40 * SCALE, seen, chance, kind))))
+  await Promise.all(kinds.flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), scaled(40), seen, chance, kind))))
   t.same(seen.obsolete, [])
-  t.ok(used(apps).hits > 50)
+  t.ok(used(apps).hits > scaled(50))
 })
 
 t.test('with L1 nothing is obsolete 100 ms after an invalidation', async t => {
@@ -71,7 +70,7 @@ t.test('with L1 nothing is obsolete 100 ms after an invalidation', async t => {
         await wait(3)
       }
     }))
-    for (let round = 0; round < 12 * SCALE; round++) {
+    for (let round = 0; round < scaled(12); round++) {
       await wait(60 + random() * 100)
       source.tell(await anyOf(writes, chance)(anyOf(apps, chance).cache, source) ?? 0)
     }
@@ -79,5 +78,5 @@ t.test('with L1 nothing is obsolete 100 ms after an invalidation', async t => {
     await reading
   })))
   t.same(seen.obsolete, [])
-  t.ok(used(apps).l1Hits > 100)
+  t.ok(used(apps).l1Hits > scaled(100))
 })

@@ -2,8 +2,9 @@
 import t, { type Test } from 'tap'
 import { sendOddRequests } from '../helpers/demo/odd-requests.js'
 import { startShop } from '../helpers/demo/start-shop.js'
+import { scaled } from '../helpers/stress/scale.js'
 
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? 2000)
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? scaled(2000))
 
 t.test('no random malformed request gets a status of 500 or above', { timeout: 600_000 }, async t => {
   const [app] = await startShop(t as Test)

@@ -2,10 +2,11 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import { health } from '../../plugins/health/index.js'
 import { createTestApp, startRedis, until } from '../helpers/index.js'
+import { scaled } from '../helpers/stress/scale.js'
 
-const REQUESTS = 10_000
+const REQUESTS = scaled(10) * 1000
 
-t.test('10,000 probes cause one PING while the result is fresh', async t => {
+t.test('thousands of probes cause one PING while the result is fresh', async t => {
   const server = await startRedis()
   const { app } = await createTestApp(t, { store: server, plugins: { health: { cacheFor: '1 minute' } } })
   const pings = async () => Number(/cmdstat_ping:calls=(\d+)/.exec(await server.client().info('commandstats'))?.[1] ?? 0)
@@ -14,7 +15,7 @@ t.test('10,000 probes cause one PING while the result is fresh', async t => {
   t.equal(await pings() - before, 1)
 })
 
-t.test('in a rolling restart behind a load balancer none of 10,000 requests fails', async t => {
+t.test('in a rolling restart behind a load balancer none of thousands of requests fails', async t => {
   const instances = new Map<string, FastifyInstance>()
   async function start (): Promise<string> {
     const app = Fastify()

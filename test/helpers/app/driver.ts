@@ -1,6 +1,5 @@
 // The client under test. By default it is one of ioredis, and the lanes `node-redis` and `upstash` run the same tests with another.
 import { Cluster, Redis } from 'ioredis'
-import { createClient, createCluster } from 'redis'
 import type { Test } from 'tap'
 import { ioredisDriver } from '../../../plugins/redis/drivers/ioredis.js'
 import type { RedisPluginOptions } from '../../../plugins/redis/index.js'
@@ -40,6 +39,8 @@ export async function openPort (t: Test, address: Address): Promise<RedisPort> {
     await client.connect()
     return portOf(client)
   }
+  // Its modules take 0.3 s to load.
+  const { createClient, createCluster } = await import('redis')
   const client = 'url' in address
     ? createClient({ url: address.url })
     : createCluster({ rootNodes: address.startupNodes.map(({ host, port }) => ({ url: `redis://${host}:${port}` })) })
