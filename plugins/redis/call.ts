@@ -1,6 +1,8 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
-import { InWords, invalidArgumentError, isOutage, withoutCommand } from '../shared/plugin/errors.js'
+import {
+  InWords, invalidArgumentError, isOutage, isOutOfMemory, isWriteRefusal, withoutCommand
+} from '../shared/plugin/errors.js'
 import { resolveOptions, type Resolved } from '../shared/plugin/option-table.js'
 import { findClient } from '../shared/redis/client.js'
 import type { IoredisClient } from '../shared/redis/clients/ioredis.js'
@@ -121,11 +123,8 @@ function isGuardError (error: Error): boolean {
   return 'code' in error && String(error.code).startsWith('FST_REDIS_SUITE_REDIS_')
 }
 
-/** Redis replies, but refuses to write. Before version 7 the reply of a script quotes the command's. */
-const REFUSAL = /(?:^|: -)(?:OOM|READONLY|MISCONF|NOREPLICAS)\b/
-
 function isUnavailable (error: unknown): boolean {
-  return isOutage(error) || (error instanceof Error && REFUSAL.test(error.message))
+  return isOutage(error) || isWriteRefusal(error) || isOutOfMemory(error)
 }
 
 // By client, clock and policy: a guard keeps no state of its own, so that calls share it.

@@ -14,7 +14,7 @@ t.test('an event that ends its process each time becomes a dead letter, and none
   await stream.append('poison', { key: 'bad' })
   await Promise.all(keys.map(key => stream.append(1, { key })))
   // An event that was in flight when its process ended is handled again, so that lines are not events.
-  const isDone = () => judge(linesOf(file)).events === 40
+  const isDone = () => judge(linesOf(file)).events >= 40
   let isOver = false
   let starts = 0
   while (!isOver && starts < 10) {
@@ -27,6 +27,7 @@ t.test('an event that ends its process each time becomes a dead letter, and none
   }
   t.ok(isOver, `after ${starts} starts all is done`)
   t.match(await stream.deadLetters('mail').list(), [{ data: 'poison', attempts: 3 }])
+  t.equal(judge(linesOf(file)).events, 40)
 })
 
 t.test('events of a paused process are handled by another, and the paused one takes nothing back when it resumes', async t => {

@@ -1,7 +1,7 @@
 import { randomFillSync } from 'node:crypto'
 import type { Bytes } from '../../shared/plugin/units.js'
-import { isRecord, type EncodedCopies, type Entry } from './entry.js'
-import { decodeFlat, encodeFlat, isFlat, isTime } from './flat-meta.js'
+import { isRecord, isTime, type EncodedCopies, type Entry } from './entry.js'
+import { decodeFlat, encodeFlat, isFlat } from './flat-meta.js'
 
 // The first byte of each entry. Entries of another version read as a miss.
 const VERSION = 3

@@ -52,6 +52,11 @@ export function isTexts (value: unknown): value is string[] {
   return Array.isArray(value) && value.every(text => typeof text === 'string')
 }
 
+/** Whether a value is a time of an entry, in milliseconds since the epoch. */
+export function isTime (value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0
+}
+
 /** Returns how long an entry is kept from the moment in which its fill began. */
 export function ttlOf ({ storedAt, deleteAt }: Entry): Milliseconds {
   return deleteAt - storedAt

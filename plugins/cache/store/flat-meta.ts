@@ -1,5 +1,5 @@
 import type { Bytes } from '../../shared/plugin/units.js'
-import { isRecord, isTexts, type Entry } from './entry.js'
+import { isRecord, isTexts, isTime, type Entry } from './entry.js'
 
 // The metadata of nearly every entry has a form that is read without parsing JSON: numbers at fixed offsets, then the
 // texts, one a line. It is half as long as JSON; reading it takes 0.8 µs in place of 1.7, writing 1.2 in place of 5.
@@ -190,10 +190,6 @@ export function readFlatLabel (bytes: Buffer, start: Bytes, end: Bytes): string 
   const separator = bytes.indexOf(SEPARATOR, from, 'latin1')
   const to = separator === -1 || separator > end ? end : separator
   return to > bytes.length ? undefined : bytes.toString('latin1', from, to)
-}
-
-export function isTime (value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value) && value >= 0
 }
 
 function isFlatResponse (meta: unknown): meta is FlatResponse {

@@ -184,11 +184,28 @@ export function isOutage (error: unknown): error is Error {
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }
 
-/**
- * Whether Redis refuses a write because it is a replica. Before version 7 the reply of a script quotes the command's.
- */
+/** Whether Redis refuses a write because it is a replica. */
 export function isReadonly (error: unknown): boolean {
-  return error instanceof Error && /(?:^|: -)READONLY\b/.test(error.message)
+  return isReply(error, READONLY)
+}
+
+/** Whether Redis refuses all writes in its present state. */
+export function isWriteRefusal (error: unknown): boolean {
+  return isReply(error, WRITE_REFUSAL)
+}
+
+/** Whether Redis refuses a command that may need memory. */
+export function isOutOfMemory (error: unknown): boolean {
+  return isReply(error, OUT_OF_MEMORY)
+}
+
+// Before version 7 the reply of a script quotes the command's.
+const READONLY = /(?:^|: -)READONLY\b/
+const OUT_OF_MEMORY = /(?:^|: -)OOM\b/
+const WRITE_REFUSAL = /(?:^|: -)(?:READONLY|MISCONF|NOREPLICAS)\b/
+
+function isReply (error: unknown, reply: RegExp): boolean {
+  return error instanceof Error && reply.test(error.message)
 }
 
 /** Returns an error reply of Redis, for a client that has it as text. */

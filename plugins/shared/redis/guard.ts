@@ -4,7 +4,7 @@ import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
-import { isOutage, isReadonly, pluginError, type PluginName } from '../plugin/errors.js'
+import { isOutage, isReadonly, isWriteRefusal, pluginError, type PluginName } from '../plugin/errors.js'
 import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
 import type { RedisPort } from './port.js'
 import { Progress } from './progress.js'
@@ -135,7 +135,7 @@ export function guardRedis (
       if (isInVain) circuit.waitedInVain()
       circuit.failure(error)
       nodes?.suspect()
-    } else if (isRefusal(error)) circuit.refusal()
+    } else if (isWriteRefusal(error)) circuit.refusal()
     else circuit.success()
     if (isMoved(error)) nodes?.moved()
     if (isReadonly(error)) client.onReadonly?.()
@@ -246,8 +246,4 @@ function isCommandTimeout (error: unknown): boolean {
 
 function isMoved (error: unknown): boolean {
   return error instanceof Error && error.message.startsWith('MOVED ')
-}
-
-function isRefusal (error: unknown): boolean {
-  return error instanceof Error && /^(READONLY|MISCONF|NOREPLICAS)\b/.test(error.message)
 }

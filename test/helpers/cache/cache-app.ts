@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { CachePluginOptions } from '../../../plugins/cache/index.js'
 import type { RedisClient, RedisPluginOptions } from '../../../plugins/redis/index.js'
 import { portOf } from '../../../plugins/shared/redis/client.js'
+import { mastersOf } from '../../../plugins/shared/redis/info.js'
 import { createTestApp, type TestApp, type TestAppOptions } from '../app/test-app.js'
 import { forEachStore, newPrefix, type StoreName } from '../app/store.js'
 import type { RedisServer } from '../servers/redis-server.js'
@@ -69,9 +70,7 @@ export async function settled (...apps: FastifyInstance[]): Promise<void> {
 
 async function ping (app: FastifyInstance): Promise<void> {
   if (!app.hasDecorator('redis')) return
-  const port = portOf(app.redis as RedisClient)
-  const nodes = port.topology?.masters() ?? [port]
-  await Promise.all(nodes.map(node => node.send('ping', [])))
+  await Promise.all(mastersOf(portOf(app.redis as RedisClient)).map(node => node.send('ping', [])))
 }
 
 /** Creates a gate that holds handlers until it is opened. */

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { scratchDir } from '../../../tools/servers/scratch.js'
 
 /** The newest pre-release of the next major version. */
-export const FASTIFY_6 = '6.0.0-alpha.4'
+const FASTIFY_6 = '6.0.0-alpha.4'
 
 /**
  * Installs the pre-release beside the project's own Fastify.

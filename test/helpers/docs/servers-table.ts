@@ -1,4 +1,5 @@
 // The table of servers in docs/clients.md. `WRITE_DOCS=true npm run test:servers` replaces the rows of the servers that it ran on.
+import { nameWithVersion } from '../../../tools/servers/server-name.js'
 
 export interface LaneResult {
   passed: number
@@ -41,6 +42,6 @@ export function withRows (page: string, results: readonly ServerResult[], names:
 function rowOf ({ name, version, origin, passed, failed, skipped }: ServerResult): string {
   const product = name.replace(/-.*/, '')
   const reasons = [...skipped].map(([reason, count]) => `${count} (${reason})`).join(', ')
-  const cells = [`${product[0]?.toUpperCase()}${product.slice(1)} ${version}`, `\`${name}\``, origin, passed, failed, reasons || 0]
+  const cells = [nameWithVersion(product, version), `\`${name}\``, origin, passed, failed, reasons || 0]
   return `| ${cells.join(' | ')} |`
 }
