@@ -43,7 +43,9 @@ export function logConnection (
   port.on('ready', onReady)
   // The clients of the other libraries have this event.
   const emitter = client as unknown as EventEmitter
-  emitter.on('error', (error: Error) => {
+  emitter.on('error', (error: unknown) => {
+    // A client of Sentinels of node-redis emits texts as well, each before its error.
+    if (!(error instanceof Error)) return
     errors++
     reason = summary(error)
     if (isDatabaseRefusal(error) && !isRefused) {

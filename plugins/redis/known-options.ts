@@ -32,7 +32,8 @@ const CLUSTER = namesOf<ClusterOptions>()([
 
 /** The options of ioredis that `driver: 'node-redis'` takes as well. */
 const FOR_NODE_REDIS = [
-  'host', 'port', 'path', 'family', 'tls', 'username', 'password', 'db', 'connectionName'
+  'host', 'port', 'path', 'family', 'tls', 'username', 'password', 'db', 'connectionName',
+  'sentinels', 'name', 'natMap', 'sentinelUsername', 'sentinelPassword', 'sentinelTLS'
 ]
 
 /**

@@ -20,12 +20,17 @@ export interface SuiteOptions {
   client?: RedisClient | undefined
   /**
    * The library of the client that is made. `node-redis` needs the package `redis`, and takes of the options of ioredis
-   * `host`, `port`, `path`, `family`, `tls`, `username`, `password`, `db` and `connectionName`.
+   * `host`, `port`, `path`, `family`, `tls`, `username`, `password`, `db` and `connectionName`; for Sentinels also
+   * `sentinels`, `name`, `natMap`, `sentinelUsername`, `sentinelPassword` and `sentinelTLS`.
    *
    * @default 'ioredis'
    */
   driver?: 'ioredis' | 'node-redis' | undefined
-  /** Further options of node-redis's `createClient`, of each node of a Cluster. @default none */
+  /**
+   * Further options of node-redis's `createClient`, of each node of a Cluster or the master of Sentinels.
+   *
+   * @default none
+   */
   clientOptions?: Record<string, unknown> | undefined
   /** Whether a given `client` is closed with the app. @default false */
   closeClient?: boolean | undefined

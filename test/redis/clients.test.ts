@@ -268,7 +268,7 @@ t.test('a client that cannot be used is refused with what to do', async t => {
     [subscriber, /a client that sends commands.*but was a client that has subscribed to channels/],
     [subscribers[0], /subscribe with client\.duplicate\(\), but was a client that has subscribed to channels/],
     [pool, /but was a pool of createClientPool.*: use createClient/],
-    [{}, /a client of ioredis or iovalkey \(Redis or Cluster\), of node-redis \(createClient or createCluster\) or of fromUpstash, or false/],
+    [{}, /a client of ioredis or iovalkey \(Redis or Cluster\), of node-redis \(createClient, createCluster or createSentinel\) or of fromUpstash, or false/],
     [url, /a client of ioredis or iovalkey/]
   ]
   for (const [client, message] of wrong) {
@@ -299,7 +299,7 @@ t.test('driver: node-redis makes a client, reports a server that is not there, a
   await app.close()
   t.equal(client.isOpen, false)
   await t.rejects(async () => { await Fastify().register(redis, { driver: 'node-redis', url: 'redis://127.0.0.1:1', connectTimeout: '1s' }) }, { code: 'FST_REDIS_SUITE_REDIS_CONNECT_REFUSED', message: /127\.0\.0\.1:1/ })
-  const refused: RedisPluginOptions[] = [{ driver: 'other' as never }, { driver: 'node-redis', sentinels: [{ host: '127.0.0.1', port: 1 }], name: 'a' }, { driver: 'node-redis', cluster: { nodes: ['127.0.0.1:1'], options: {} } }]
+  const refused: RedisPluginOptions[] = [{ driver: 'other' as never }, { driver: 'node-redis', keyPrefix: 'a' }, { driver: 'node-redis', cluster: { nodes: ['127.0.0.1:1'], options: {} } }]
   for (const options of refused) await t.rejects(async () => { await Fastify().register(redis, options) }, { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION' }, Object.keys(options).join())
   const secret = 'a-password'
   const withTls = Fastify().register(redis, { driver: 'node-redis', url: `redis://:${secret}@127.0.0.1:1`, tls: {}, connectTimeout: '1s' })

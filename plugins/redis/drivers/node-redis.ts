@@ -1,4 +1,5 @@
 import { sleep, systemClock, type Clock } from '../../shared/plugin/clock.js'
+import { isOutage } from '../../shared/plugin/errors.js'
 import { importPackage } from '../../shared/plugin/optional-packages.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { destroy, detailed, type NodeRedis, type NodeRedisClient } from '../../shared/redis/clients/node-redis/index.js'
@@ -13,6 +14,7 @@ import { reconnectOnReadonly } from './reconnect-on-readonly.js'
 interface Library {
   createClient (options: object): unknown
   createCluster (options: object): unknown
+  createSentinel (options: object): unknown
 }
 
 /**
@@ -35,8 +37,8 @@ export async function loadNodeRedisDriver (creates: boolean): Promise<Driver<Nod
 }
 
 async function load (): Promise<Library> {
-  const { createClient, createCluster } = await importPackage('redis', 'redis', () => import('redis'))
-  return { createClient, createCluster } as Library
+  const { createClient, createCluster, createSentinel } = await importPackage('redis', 'redis', () => import('redis'))
+  return { createClient, createCluster, createSentinel } as Library
 }
 
 function create (library: Library, options: ResolvedRedisOptions): NodeRedis {
@@ -68,6 +70,7 @@ function create (library: Library, options: ResolvedRedisOptions): NodeRedis {
       rootNodes: cluster.nodes.map(node => ({ url: urlOf(node) })), defaults: common
     }) as NodeRedis
   }
+  if (redis.sentinels !== undefined) return createSentinel(library, options, Object.assign(common, { database: db }))
   const client = library.createClient({
     ...url !== undefined && { url: tls === undefined ? url : url.replace(/^redis:/, 'rediss:') },
     ...db !== undefined && { database: db },
@@ -79,6 +82,33 @@ function create (library: Library, options: ResolvedRedisOptions): NodeRedis {
     reconnect () { client.sendCommand(['QUIT']).catch(() => {}) }
   }, options.clock)
   return client
+}
+
+/** @param ofMaster - the options of the client of the master */
+function createSentinel (
+  library: Library, { target: { redis }, connectTimeout }: ResolvedRedisOptions, ofMaster: { socket: object }
+): NodeRedis {
+  const { sentinels = [], name, natMap, sentinelUsername, sentinelPassword, sentinelTLS } = redis
+  return library.createSentinel({
+    name,
+    sentinelRootNodes: sentinels.map(({ host = 'localhost', port = 26379 }) => ({ host, port })),
+    ...natMap !== undefined && { nodeAddressMap: natMap },
+    // The client itself looks for the master again where its connection cannot be replaced at once.
+    nodeClientOptions: { ...ofMaster, socket: { ...ofMaster.socket, reconnectStrategy: reconnectOnce } },
+    sentinelClientOptions: {
+      username: sentinelUsername ?? undefined,
+      password: sentinelPassword ?? undefined,
+      socket: { connectTimeout, ...sentinelTLS !== undefined && { ...sentinelTLS, tls: true } }
+    },
+    // Otherwise commands that are sent at the same time can wait for each other.
+    reserveClient: true,
+    masterPoolSize: 2,
+    passthroughClientErrorEvents: true
+  }) as NodeRedis
+}
+
+function reconnectOnce (retries: number): number | false {
+  return retries === 0 && reconnectDelay(1)
 }
 
 async function roleOfNew (client: NodeRedisClient): Promise<unknown> {
@@ -111,13 +141,15 @@ function isReady (client: NodeRedis): boolean {
 }
 
 async function waitUntilReady (given: NodeRedis, timeout: Milliseconds, clock: Clock): Promise<void> {
-  if (isReady(given)) return
   const client = detailed(given)
+  if (isReady(client)) return await learnMaster(client)
   let lastError: Error | undefined
   const failure = (): Error => connectError(connectFailureOf(lastError), addressOf(client), lastError)
   let stop = (): void => {}
   const ready = new Promise<void>((resolve, reject) => {
-    const onError = (error: Error): void => {
+    const onError = (error: unknown): void => {
+      // A client of Sentinels also emits texts.
+      if (!(error instanceof Error)) return
       lastError = error
       if (isFinal(connectFailureOf(error))) reject(failure())
     }
@@ -131,17 +163,29 @@ async function waitUntilReady (given: NodeRedis, timeout: Milliseconds, clock: C
 /** Clients that are closed for good. */
 const closed = new WeakSet<object>()
 
-/** Connects. A client of a Cluster itself gives up after an attempt with each of its first nodes. */
+/**
+ * Connects. A client of a Cluster gives up after an attempt with each of its first nodes, and one of Sentinels after 17
+ * with all of them.
+ */
 async function open (client: ReturnType<typeof detailed>): Promise<void> {
+  const isSingle = !('masters' in client || 'getMasterNode' in client)
   for (let attempt = 1; !closed.has(client); attempt++) {
     try {
       await client.connect()
-      return
+      return await learnMaster(client)
     } catch (error) {
-      if (portOf(client).topology === undefined) throw error
+      if (isSingle) throw error
+      destroy(client)
+      // The attempts themselves take real time.
       await sleep(systemClock, reconnectDelay(attempt), { ref: false })
     }
   }
+}
+
+/** The port of a client of Sentinels knows its database, and reports its losses, after the first command. */
+async function learnMaster (client: ReturnType<typeof detailed>): Promise<void> {
+  if (!('getMasterNode' in client)) return
+  await portOf(client).send('ping', []).catch((error: unknown) => { if (isOutage(error)) throw error })
 }
 
 async function close (given: NodeRedis, timeout: Milliseconds, clock: Clock): Promise<void> {

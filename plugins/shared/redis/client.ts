@@ -123,8 +123,8 @@ export function checkedPort (plugin: PluginName, option: string, client: RedisCl
 }
 
 /** The clients that are allowed, in an error's message. */
-export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster), of node-redis (createClient or ' +
-  'createCluster) or of fromUpstash'
+export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster), of node-redis (createClient, ' +
+  'createCluster or createSentinel) or of fromUpstash'
 
 /** Describes a value that is no client, or one that was not made for the plugins. */
 export function describeForeign (option: unknown): unknown {

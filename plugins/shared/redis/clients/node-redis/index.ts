@@ -1,16 +1,21 @@
 import type { RedisPort } from '../../port.js'
 import { ClusterPort } from './cluster.js'
+import { SentinelPort } from './sentinel.js'
 import { SinglePort } from './single.js'
-import type { NodeRedis, NodeRedisClient, NodeRedisCluster } from './types.js'
+import type { NodeRedis, NodeRedisClient, NodeRedisCluster, NodeRedisSentinel } from './types.js'
 
 export { isConnectionError, named } from './commands.js'
 export { destroy } from './subscriber.js'
-export type { NodeRedis, NodeRedisClient } from './types.js'
+export type { NodeRedis, NodeRedisClient, NodeRedisSentinel } from './types.js'
 
-/** Whether a value is a client of node-redis: of `createClient` or `createCluster`. */
+/** Whether a value is a client of node-redis: of `createClient`, `createCluster` or `createSentinel`. */
 export function isNodeRedis (value: object): value is NodeRedis {
   return 'sendCommand' in value && typeof value.sendCommand === 'function' && 'isOpen' in value &&
-    'duplicate' in value && !isPool(value) && !('getMasterNode' in value)
+    ('duplicate' in value || isSentinel(value)) && !isPool(value)
+}
+
+function isSentinel (value: object): value is NodeRedisSentinel {
+  return 'getMasterNode' in value && '_execute' in value
 }
 
 /** Whether a value is a client of `createClientPool`, which the plugins do not use. */
@@ -28,10 +33,11 @@ export function isRefusedSubscriber (client: NodeRedis): boolean {
 
 export function createNodeRedisPort (given: NodeRedis): RedisPort {
   const client = detailed(given)
+  if (isSentinel(client)) return new SentinelPort(client)
   return 'masters' in client ? new ClusterPort(client) : new SinglePort(client)
 }
 
 /** Returns the client as what it is. */
-export function detailed (client: NodeRedis): NodeRedisClient | NodeRedisCluster {
-  return client as unknown as NodeRedisClient | NodeRedisCluster
+export function detailed (client: NodeRedis): NodeRedisClient | NodeRedisCluster | NodeRedisSentinel {
+  return client as unknown as NodeRedisClient | NodeRedisCluster | NodeRedisSentinel
 }

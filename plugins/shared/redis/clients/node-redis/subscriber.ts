@@ -1,12 +1,16 @@
 import type { Subscriber, SubscriberListener, SubscribeVerb } from '../../port.js'
 import { named } from './commands.js'
-import type { ServerConnection, Listener, NodeRedisClient, NodeRedisCluster } from './types.js'
+import type { ServerConnection, Listener, NodeRedisClient, NodeRedisCluster, NodeRedisSentinel } from './types.js'
 
 const CONNECT_TIMEOUT_MS = 5000
 
 /** Closes a client at once. An attempt to connect that is under way would succeed after it, and is closed then. */
-export function destroy (client: ServerConnection | NodeRedisCluster): void {
+export function destroy (client: ServerConnection | NodeRedisCluster | NodeRedisSentinel): void {
   if (!client.isOpen) return
+  if ('getMasterNode' in client) {
+    client.destroy().catch(() => {})
+    return
+  }
   client.once('connect', () => {
     // Version 5 does so by rejecting the commands of the handshake, which are queued by the end of this turn.
     setImmediate(() => {

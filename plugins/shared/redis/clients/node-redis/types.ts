@@ -64,6 +64,20 @@ export interface NodeRedisCluster extends EventEmitter {
   destroy (): void
 }
 
+/** The members of a client of `createSentinel` that are used. */
+export interface NodeRedisSentinel extends EventEmitter {
+  readonly isOpen: boolean
+  /** Returns the address of the master, while the client is connected to it. */
+  getMasterNode (): { host: string, port: number } | undefined
+  sendCommand (isReadonly: boolean, args: Argument[], options?: ReplyMapping): Promise<unknown>
+  /** Lends the connection to the master. It is called again with the next master where the function throws READONLY. */
+  _execute<T> (isReadonly: boolean, call: (master: NodeRedisClient) => Promise<T>): Promise<T>
+  connect (): Promise<unknown>
+  /** Sends what is queued, and closes. */
+  close (): Promise<unknown>
+  destroy (): Promise<unknown>
+}
+
 /** A client of node-redis. Its own type is large, and this is what it is recognized by. */
 export interface NodeRedis {
   readonly isOpen: boolean

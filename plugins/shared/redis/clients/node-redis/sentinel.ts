@@ -1,0 +1,201 @@
+import { EventEmitter } from 'node:events'
+import { systemClock, type Timer } from '../../../plugin/clock.js'
+import { InWords, invalidOptionError, isReadonly, toError } from '../../../plugin/errors.js'
+import type { Milliseconds } from '../../../plugin/units.js'
+import type {
+  CommandArgument, ConnectionStatus, PortEvents, QueuedCommand, RedisPort, Subscriber, SubscriberListener
+} from '../../port.js'
+import { Node } from './single.js'
+import { NodeRedisSubscriber } from './subscriber.js'
+import type { NodeRedisClient, NodeRedisSentinel } from './types.js'
+
+/** How long commands wait for a master. */
+const MAX_WAIT_MS: Milliseconds = 1000
+const RETRY_MS: Milliseconds = 100
+
+/** The Sentinels have no master that can be reached. */
+class NoMasterError extends Error {
+  constructor (options?: ErrorOptions) {
+    super('the Sentinels have no master that can be reached', options)
+  }
+}
+
+/**
+ * The port of a client of `createSentinel`. That client lends the connection of its master to one caller after another,
+ * and those that ask at the same time can wait for each other. So the commands of a turn are one caller, and at most
+ * one of them asks.
+ */
+export class SentinelPort implements RedisPort {
+  readonly client: NodeRedisSentinel
+  readonly topology = undefined
+  readonly isHttp = false
+  readonly keyPrefix = ''
+  readonly #events = new EventEmitter()
+  readonly #subscribers = new Set<Subscriber>()
+  #waiting: QueuedCommand[] = []
+  /** By real time, as the client's own timers. */
+  #expiry: Timer | undefined
+  #isAsking = false
+  #wasOpen: boolean
+  #isUp = false
+  #master: NodeRedisClient | undefined
+  /** The connection of `#master`. */
+  #node: Node | undefined
+  #isDatabaseRead = false
+  /** Why no command may be sent. */
+  #unfit: Error | undefined
+
+  constructor (client: NodeRedisSentinel) {
+    this.client = client
+    this.#wasOpen = client.isOpen
+    // Each subscription and each plugin has listeners of its own.
+    this.#events.setMaxListeners(0)
+    if (this.#wasOpen) this.#ask()
+  }
+
+  get address (): string {
+    const { host, port } = this.client.getMasterNode() ?? {}
+    return host === undefined ? 'the master of the Sentinels' : `${host}:${port}`
+  }
+
+  get status (): ConnectionStatus {
+    if (!this.client.isOpen) return this.#wasOpen ? 'end' : 'wait'
+    if (this.client.getMasterNode() !== undefined) return 'ready'
+    return this.#master === undefined ? 'connecting' : 'reconnecting'
+  }
+
+  get socket (): object | undefined {
+    return this.#node?.socket
+  }
+
+  get received (): number {
+    return this.#node?.received ?? 0
+  }
+
+  /** It is known when the client has lent its connection for the first time. */
+  get database (): number {
+    this.#isDatabaseRead ||= this.#master === undefined
+    return databaseOf(this.#master)
+  }
+
+  async send<Reply> (name: string, args: readonly CommandArgument[], asBytes = false): Promise<Reply> {
+    return await new Promise<Reply>((resolve, reject) => {
+      this.sendAll([{ key: '', name, args, asBytes, resolve: resolve as (reply: unknown) => void, reject }])
+    })
+  }
+
+  sendAll (commands: readonly QueuedCommand[]): void {
+    this.#waiting.push(...commands)
+    if (this.#unfit !== undefined) return this.#refuse(this.#unfit)
+    this.#expiry ??= systemClock.setTimeout(() => this.#refuse(new NoMasterError()), MAX_WAIT_MS).unref()
+    this.#ask()
+  }
+
+  subscriber (listener: SubscriberListener): Subscriber | undefined {
+    if (this.#master === undefined || !this.#isUp) return undefined
+    const subscribers = this.#subscribers
+    const subscriber = new class extends NodeRedisSubscriber {
+      override close (): void {
+        subscribers.delete(this)
+        super.close()
+      }
+    }(this.#master, listener)
+    subscribers.add(subscriber)
+    return subscriber
+  }
+
+  on<Event extends keyof PortEvents> (event: Event, listener: (...args: PortEvents[Event]) => void): void {
+    this.#events.on(event, listener)
+  }
+
+  off<Event extends keyof PortEvents> (event: Event, listener: (...args: PortEvents[Event]) => void): void {
+    this.#events.off(event, listener)
+  }
+
+  #ask (): void {
+    if (this.#isAsking) return
+    this.#isAsking = true
+    // `sendCommand` calls it as well. No public method has the connection, whose replies are counted here.
+    this.client._execute(false, async master => {
+      this.#isAsking = false
+      this.#follow(master)
+      if (this.#unfit !== undefined) return this.#refuse(this.#unfit)
+      await this.#sendWaiting(this.#node!)
+    }).catch((error: unknown) => {
+      this.#isAsking = false
+      this.#refuse(isReadonly(error) ? toError(error) : new NoMasterError({ cause: error }))
+      if (this.client.isOpen) systemClock.setTimeout(() => { if (!this.#isUp) this.#ask() }, RETRY_MS).unref()
+      else this.#events.emit('end')
+    })
+  }
+
+  #follow (master: NodeRedisClient): void {
+    this.#wasOpen = true
+    if (master !== this.#master) this.#replaceMaster(master)
+    if (this.#isUp) return
+    this.#isUp = true
+    this.#events.emit('ready')
+  }
+
+  #replaceMaster (master: NodeRedisClient): void {
+    if (this.#isDatabaseRead && databaseOf(master) !== 0) this.#unfit = unexpectedDatabase(databaseOf(master))
+    this.#master = master
+    this.#node = new Node(master)
+    const lost = (): void => { if (master === this.#master) this.#lose() }
+    for (const event of ['reconnecting', 'end', 'terminated']) master.on(event, lost)
+    // What is published from now on does not reach the server before.
+    for (const subscriber of this.#subscribers) subscriber.close()
+    this.#subscribers.clear()
+  }
+
+  #lose (): void {
+    if (!this.#isUp) return
+    this.#isUp = false
+    this.#events.emit('close')
+    if (this.client.isOpen) this.#events.emit('reconnecting')
+    // Has the client look for the master until there is one.
+    this.#ask()
+  }
+
+  /**
+   * Sends all that wait. What is refused because the server is a replica by now waits on: the client calls this again
+   * when it has asked the Sentinels.
+   */
+  async #sendWaiting (node: Node): Promise<void> {
+    const commands = this.#takeWaiting()
+    let readonly: unknown
+    await Promise.all(commands.map(async command => {
+      const { name, args, asBytes, resolve, reject } = command
+      try {
+        resolve(await node.send(name, args, asBytes))
+      } catch (error) {
+        if (!isReadonly(error)) return reject(error)
+        readonly = error
+        this.#waiting.push(command)
+      }
+    }))
+    if (readonly !== undefined) throw readonly
+  }
+
+  #refuse (reason: Error): void {
+    for (const { reject } of this.#takeWaiting()) reject(reason)
+  }
+
+  #takeWaiting (): QueuedCommand[] {
+    const commands = this.#waiting
+    this.#waiting = []
+    systemClock.clearTimeout(this.#expiry)
+    this.#expiry = undefined
+    return commands
+  }
+}
+
+/** The names of channels contain the database, and those of a plugin are made before it is known. */
+function unexpectedDatabase (database: number): Error {
+  return invalidOptionError('redis', 'client', new InWords(`one of createSentinel with database ${database}`),
+    'given to the plugin redis as client, which connects it before the other plugins are registered')
+}
+
+function databaseOf (master: NodeRedisClient | undefined): number {
+  return master?.options?.database ?? 0
+}

@@ -1,0 +1,150 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import { createSentinel, type RedisSentinelType } from 'redis'
+import t, { type Test } from 'tap'
+import { cache } from '../../plugins/cache/index.js'
+import { events } from '../../plugins/events/index.js'
+import { lock } from '../../plugins/lock/index.js'
+import { callRedis, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { newPrefix, startProxy, startRedis, startSentinel, until } from '../helpers/index.js'
+
+const set = await startSentinel()
+const addresses = set.sentinels.map(({ host, port }) => ({ host, port }))
+const made: RedisPluginOptions = { driver: 'node-redis', sentinels: addresses, name: set.name }
+
+async function boot (t: Test, options: RedisPluginOptions, log = collectLog()): Promise<FastifyInstance> {
+  const app = Fastify({ loggerInstance: log.logger as never }) as never as FastifyInstance
+  t.teardown(() => app.close())
+  await app.register(redis, { prefix: newPrefix(), ...options })
+  return app
+}
+
+async function open (t: Test, options = {}): Promise<RedisSentinelType> {
+  const client = createSentinel({ sentinelRootNodes: addresses, name: set.name, reserveClient: true, masterPoolSize: 2, ...options })
+  client.on('error', () => {})
+  await client.connect()
+  t.teardown(async () => { if (client.isOpen) await client.destroy() })
+  return client as RedisSentinelType
+}
+
+const write = async (app: FastifyInstance, key: string) =>
+  await callRedis(app, (client: RedisSentinelType) => client.set(key, 'value'), { timeout: '5s' })
+
+const channelsOf = async (): Promise<string[]> => (await set.master()).client().pubsub('CHANNELS', '*') as Promise<string[]>
+
+t.teardown(() => set.stop())
+
+t.test('the plugin makes a client that is led to the master, and closes it with the app', async t => {
+  const app = await boot(t, made)
+  const key = newPrefix()
+  t.equal(await write(app, key), 'OK')
+  t.equal(await (await set.master()).client().get(key), 'value')
+  await app.close()
+  t.equal((app.redis as never as RedisSentinelType).isOpen, false)
+})
+
+t.test('a given client is used by all plugins, and left open', async t => {
+  const client = await open(t)
+  for (const options of [{ client }, undefined]) {
+    const app = Fastify()
+    const given = options ? {} : { redis: client }
+    if (options) await app.register(redis, options)
+    await app.register(cache, { ...given, prefix: newPrefix() })
+    await app.register(lock, { ...given, prefix: newPrefix() })
+    await app.register(events, { ...given, prefix: newPrefix() })
+    const heard: unknown[] = []
+    await app.events.subscribe('news', message => { heard.push(message) })
+    await app.cache.set('key', 'value', { ttl: '1m' })
+    t.equal(await app.cache.get('key'), 'value')
+    t.equal(await app.locks.using('a', () => 'inside'), 'inside')
+    await app.events.publish('news', 'hello')
+    await until('the message arrives', () => heard.length === 1)
+    await app.close()
+    t.equal(await client.ping(), 'PONG')
+  }
+})
+
+t.test('commands of the app and of the plugins do not wait for each other, also where the client lends one connection', async t => {
+  const client = await open(t, { reserveClient: false, masterPoolSize: 1 })
+  const app = await boot(t, { client })
+  await app.register(cache, { l1: false, timeout: '5s' })
+  const turn = async (i: number) => {
+    await app.cache.set(`k${i}`, i, { ttl: '1m' })
+    return await app.cache.get(`k${i}`)
+  }
+  const numbers = Array.from({ length: 300 }, (_, i) => i)
+  const [values, replies] = await Promise.all([
+    Promise.all(numbers.map(turn)), Promise.all(numbers.map(() => client.ping()))
+  ])
+  t.same(values, numbers)
+  t.same(new Set(replies), new Set(['PONG']))
+})
+
+t.test('another database than 0 is known with a reserved connection, or if the plugin redis has the client, and is refused otherwise', async t => {
+  const inDatabase = { nodeClientOptions: { database: 1 } }
+  t.equal(portOf(await open(t, inDatabase)).database, 1)
+  const notReserved = { ...inDatabase, reserveClient: false, masterPoolSize: 1 }
+  const app = await boot(t, { client: await open(t, notReserved) })
+  await app.register(events)
+  await app.events.subscribe('news', () => {})
+  await until('the channel has the database', async () => (await channelsOf()).some(channel => channel.includes('@1')))
+  const port = portOf(await open(t, notReserved))
+  t.equal(port.database, 0)
+  const refusal = { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION', message: /option "client" must be given to the plugin redis.*, but was one of createSentinel with database 1/ }
+  await t.rejects(port.send('ping', []), refusal)
+  await t.rejects(port.send('ping', []), refusal)
+})
+
+t.test('an unknown name, a wrong password of the Sentinels, and none that listens fail the boot', async t => {
+  const locked = await startRedis({ password: 'a-password' })
+  const cases: Array<[options: RedisPluginOptions, kind: string]> = [
+    [{ ...made, name: 'another', connectTimeout: 500 }, 'FAILED'],
+    [{ ...made, sentinels: [{ host: '127.0.0.1', port: 1 }], connectTimeout: 500 }, 'REFUSED'],
+    [{ ...made, sentinels: [{ host: '127.0.0.1', port: locked.port }], sentinelPassword: 'wrong', connectTimeout: '1m' }, 'AUTH']
+  ]
+  for (const [options, kind] of cases) {
+    await t.rejects(boot(t, options), { code: `FST_REDIS_SUITE_REDIS_CONNECT_${kind}` }, kind)
+  }
+})
+
+t.test('an app that boots without Sentinels uses them when they come', async t => {
+  const proxy = await startProxy(1)
+  const log = collectLog()
+  const app = await boot(t, { ...made, sentinels: [{ host: proxy.host, port: proxy.port }], required: false, connectTimeout: 100 }, log)
+  t.equal((app.redis as never as RedisSentinelType).isReady, false)
+  proxy.target(addresses[0]!.port)
+  await until('the master is used', async () => await write(app, newPrefix()).catch(() => undefined) === 'OK')
+  t.same(log.lines.map(line => String(line['msg'])).filter(msg => msg.includes('connect')), ['redis: cannot connect, trying again until it can', 'redis: connected'])
+})
+
+t.test('after a failover, and after the death of a master, commands and messages reach the new one', async t => {
+  const log = collectLog()
+  const apps = await Promise.all([boot(t, { ...made, prefix: 'failover' }, log), boot(t, { client: await open(t), prefix: 'failover' })])
+  const heard: unknown[] = []
+  for (const app of apps) {
+    await app.register(events)
+    await app.register(lock)
+    await app.events.subscribe('news', message => { heard.push(message) })
+  }
+  const isServed = async (app: FastifyInstance) => {
+    const master = await set.master()
+    const key = newPrefix()
+    if (await write(app, key).catch(() => undefined) !== 'OK' || await master.client().get(key) !== 'value') return false
+    heard.length = 0
+    await app.events.publish('news', key).catch(() => {})
+    await until('both hear it', () => heard.length === apps.length, 2000).catch(() => {})
+    return heard.length === apps.length
+  }
+  const old = await set.failover()
+  for (const app of apps) {
+    await until('the new master serves', () => isServed(app), 20_000)
+    t.equal(await app.locks.using('a', () => 'inside'), 'inside')
+  }
+  await old.kill()
+  await until('a replica is the master', async () => await set.master() !== old, 20_000)
+  for (const app of apps) await until('the next master serves', () => isServed(app), 20_000)
+  const said = log.lines.map(line => String(line['msg']))
+  t.ok(said.includes('redis: connection lost, reconnecting'))
+  t.equal(said.at(-1), 'redis: connected')
+})
