@@ -41,6 +41,7 @@ function create ({ target: { url, redis, cluster }, clock }: ResolvedRedisOption
 function onReadonly (client: Redis, clock: Clock): (error: Error) => false {
   const refused = reconnectOnReadonly({
     roleOfNew: () => roleOfNew(client),
+    roleOfOwn: () => client.role(),
     reconnect () { if (client.status === 'ready') client.disconnect(true) }
   }, clock)
   return error => {

@@ -78,6 +78,7 @@ function create (library: Library, options: ResolvedRedisOptions): NodeRedis {
   }) as NodeRedisClient
   portOf(client).onReadonly = reconnectOnReadonly({
     roleOfNew: () => roleOfNew(client),
+    roleOfOwn: () => client.sendCommand(['ROLE']),
     // The server closes the connection after the replies to all commands before.
     reconnect () { client.sendCommand(['QUIT']).catch(() => {}) }
   }, options.clock)
