@@ -26,7 +26,7 @@ export interface SaveOptions {
 
 /**
  * Saves what a request has changed in its session. The store merges it with what other requests have saved since the
- * session was read (`mergeScript`).
+ * session was read (`writeScript`).
  *
  * @returns whether there was something to save
  * @throws `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`, `FST_REDIS_SUITE_SESSION_TOO_MANY`,
@@ -64,8 +64,9 @@ export async function saveSession (
 
   // The user's index is written first: a session that is missing from it could not be found to be destroyed. An index
   // entry without a session is removed when it is found.
+  let created: string | undefined
   if (user !== undefined && hasUserChanged) {
-    if (before === undefined) await write({ set: {}, delete: changes.delete, create: true, from: '', text: '{}' })
+    if (before === undefined) created = await write({ set: {}, delete: [], create: true, from: '', text: '{}' })
     await users.enter(user, handle)
   }
 
@@ -74,7 +75,7 @@ export async function saveSession (
     set: codec.sealFields(changes.set, handle),
     delete: changes.delete,
     create: before === undefined && user === undefined,
-    from: before?.version ?? '',
+    from: before?.version ?? created ?? '',
     text: joinFields(codec.sealFields(after, handle)),
     ...hasUserChanged && { owner: { user, device: codec.sealDevice(deviceOf(session), handle) } }
   })

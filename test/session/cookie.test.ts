@@ -5,6 +5,7 @@ import { checkAttributes, repairCookie } from '../../plugins/session/cookie/cook
 import { forEachStore, sharedRedis } from '../helpers/index.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { anySession, Browser, createSessionApp } from '../helpers/session/session-app.js'
+import { replaceText } from '../helpers/session/stored-session.js'
 
 const INVALID = 'FST_REDIS_SUITE_SESSION_INVALID_COOKIE'
 
@@ -115,7 +116,7 @@ t.test('stored cookie attributes that cannot be sent are ignored: the configured
     for (const [url, status] of [['/set', 200], ['/login/ann', 200], ['/regenerate', 200], ['/logout', 200]] as const) {
       const user = new Browser(app)
       const handle = (await user.send('POST', '/login/ann')).body
-      await redis.hset(`${prefix}:session:data:${handle}`, 'all', JSON.stringify({ cookie, userId: 'ann' }))
+      await replaceText(redis, `${prefix}:session:data:${handle}`, JSON.stringify({ cookie, userId: 'ann' }))
       const name = `${JSON.stringify(cookie)} ${url}`
       t.match(await user.state(), { userId: 'ann' }, name)
       const reply = await user.send('POST', url, { a: 1 })

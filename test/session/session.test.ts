@@ -7,6 +7,7 @@ import { createTestClock } from '../../plugins/testing/index.js'
 import { createTestApp, forEachStore } from '../helpers/index.js'
 import { Gate } from '../helpers/session/gate.js'
 import { anySession, Browser, browserWith, createSessionApp, SECRET } from '../helpers/session/session-app.js'
+import { replaceText } from '../helpers/session/stored-session.js'
 
 const gate = new Gate()
 
@@ -156,7 +157,7 @@ t.test('a stored session that cannot be parsed counts as none', async t => {
   const { app, prefix, client } = await createSessionApp(t, { store: 'redis' })
   const user = new Browser(app)
   const handle = (await user.send('POST', '/login/ann')).body
-  await client().hset(`${prefix}:session:data:${handle}`, 'all', '{broken')
+  await replaceText(client(), `${prefix}:session:data:${handle}`, '{broken')
   const response = await user.send('GET', '/')
   t.same([response.statusCode, response.json()], [200, {}])
 })
@@ -242,7 +243,7 @@ t.test('a session that is read by hand writes only what changed, and is not crea
       const handle = app.sessions.handleOf(request.session.sessionId)
       // As another request does that changes or ends it meanwhile.
       if (request.body.flush) await client().del(key + handle)
-      else await client().hset(key + handle, 'f:a', '"changed"', 'version', 'another')
+      else await replaceText(client(), key + handle, '{"a":"changed"}', '9')
       await request.session.save()
     })
   })

@@ -4,20 +4,22 @@ import { clientFor } from '../../shared/redis/cluster-nodes.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { MicroBatch } from '../../shared/redis/micro-batch.js'
-import { readScriptIn, sendScript } from '../../shared/redis/script.js'
-import { destroyScript, enterScript, FIELDS, lifeScript, nowScript, readScript, renewScript } from './scripts.js'
-import { mergeScript } from './merge-script.js'
+import { sendScript } from '../../shared/redis/script.js'
 import {
-  endedChannel, renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo, type StoredSession
+  CREATED, destroyScript, enterScript, lifeScript, LINES, MARK, nowScript, renewScript, SEALED, SEEN
+} from './scripts.js'
+import { writeScript } from './write-script.js'
+import {
+  endedChannel, renewalOf, type SessionChange, type SessionStore, type SessionTimeouts, type StoredInfo,
+  type StoredSession
 } from './store.js'
 
-const FIELD = 'f:'
-/** The sessions that one script reads. Redis executes it in a fraction of a millisecond. */
+/** The sessions that one command reads. Redis executes it in a fraction of a millisecond. */
 const MAX_READS = 64
 
 /**
- * Stores sessions in Redis: a hash for each session, and a sorted set for each user, by the time at which each session
- * was added. One script reads all sessions of a turn of the event loop.
+ * Stores sessions in Redis: a string for each session, and a sorted set for each user, by the time at which each
+ * session was added. One command reads all sessions of a turn of the event loop.
  *
  * @param run - applies the deadline and the circuit to reads
  */
@@ -34,26 +36,34 @@ export function createRedisStore (
     client,
     maxSize: MAX_READS,
     sendTogether: (batch, pipeline) =>
-      run(() => readScriptIn(pipeline, readScript, batch.map(({ request: key }) => key))),
+      run(() => pipeline.send(batch[0]?.request ?? '', 'mget', batch.map(({ request: key }) => key))),
     sendApart (batch, pipeline) {
-      const read = async (key: string) => [await pipeline.send(key, 'hmget', [key, ...FIELDS])]
+      // GET of a key of another type is an error, MGET has no value for it.
+      const read = async (key: string) => await pipeline.send(key, 'mget', [key])
       return batch.map(({ request: key }) => run(() => read(key)))
     },
-    parse: reply => Array.isArray(reply) ? reply.map(parseSession) : []
+    parse: reply => Array.isArray(reply) ? reply.map(parseReply) : []
   })
   // A session that is read just before its renewal lives for the whole idle time-out after that.
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
     const key = sessions + handle
-    const fields = await clientFor(client, key).send<Array<string | null>>(
-      'hmget', [key, 'created', 'seen', 'user', 'device']
-    )
-    const [created, seen, user = null, device] = fields
-    if (!created) return undefined
-    return {
-      handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? ''
-    }
+    const stored = await clientFor(client, key).send<string | null>('get', [key])
+    const session = stored === null ? undefined : parseSession(stored)
+    if (session === undefined) return undefined
+    const { user, createdAt, lastSeenAt, device } = session
+    return { handle, user, createdAt, lastSeenAt, device }
+  }
+
+  /** @returns the new version, undefined without a session, or 0 if another request has written */
+  async function send (handle: string, change: SessionChange, changes: readonly string[]): Promise<unknown> {
+    const { isSealed, create, from, text, owner } = change
+    const args = [
+      ...timeouts, create ? 1 : 0, from, isSealed ? 1 : 0, owner === undefined ? 0 : 1, owner?.user ?? '',
+      owner?.user === undefined ? '' : owner.device, text, ...changes
+    ]
+    return await sendScript(client, writeScript, [sessions + handle], args, clock)
   }
 
   return {
@@ -64,16 +74,10 @@ export function createRedisStore (
         user !== undefined && sendScript(client, enterScript, [users + user], [handle, absoluteTimeout, 0], clock)
       ])
     },
-    async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
-      // The script sets the version.
-      const pairs = ['version', '', 'all', text, 'sealed', isSealed ? '1' : '0']
-      for (const [name, json] of Object.entries(set)) pairs.push(FIELD + name, json)
-      const removed = gone.map(name => FIELD + name)
-      if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
-      else if (owner !== undefined) removed.push('user', 'device')
-      const args = [...timeouts, create ? 1 : 0, from, pairs.length / 2, ...pairs, ...removed]
-      const version = await sendScript(client, mergeScript, [sessions + handle], args, clock)
-      return typeof version === 'string' ? version : undefined
+    async write (handle, change) {
+      const version = await send(handle, change, [])
+      const merged = version === 0 ? await send(handle, change, changesOf(change)) : version
+      return typeof merged === 'string' ? merged : undefined
     },
     lifeOf: async handle => Number(await sendScript(client, lifeScript, [sessions + handle], [])),
     async destroy (handle) {
@@ -96,25 +100,33 @@ export function createRedisStore (
   }
 }
 
-/** @param reply - the fields in the order of {@link FIELDS}: the script's text, or the array of `HMGET` */
-function parseSession (reply: unknown): StoredSession | undefined | Error {
-  const fields: unknown = typeof reply === 'string' ? split(reply) : reply
-  if (!Array.isArray(fields)) {
-    return reply instanceof Error ? reply : new TypeError('unexpected reply of a session script')
-  }
-  const [version, user, created, seen, sealed, text] = fields as Array<string | null>
-  if (!text || !created) return undefined
-  const [createdAt, lastSeenAt] = [Number(created), Number(seen)]
-  return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt, lastSeenAt }
+/** Returns the changes as arguments of the script. */
+function changesOf ({ set, delete: gone }: SessionChange): string[] {
+  const pairs = Object.entries(set).flatMap(([name, json]) => [JSON.stringify(name), json])
+  return [String(pairs.length / 2), ...pairs, ...gone.map(name => JSON.stringify(name))]
 }
 
-/** The last field is the rest of the reply: it may contain spaces. */
-function split (reply: string): string[] {
-  const fields: string[] = []
-  let start = 0
-  for (let end = reply.indexOf(' '); end !== -1 && fields.length < FIELDS.length - 1; end = reply.indexOf(' ', start)) {
-    fields.push(reply.slice(start, end))
-    start = end + 1
+function parseReply (reply: unknown): StoredSession | undefined | Error {
+  if (reply === null) return undefined
+  return typeof reply === 'string' ? parseSession(reply) : new TypeError('unexpected reply to MGET')
+}
+
+/** Returns undefined for what is no session, as a tombstone. */
+function parseSession (stored: string): StoredSession & { device: string } | undefined {
+  if (!stored.startsWith(MARK)) return undefined
+  const user = stored.indexOf('\n', LINES) + 1
+  const device = stored.indexOf('\n', user) + 1
+  const text = stored.indexOf('\n', device) + 1
+  const createdAt = Number(stored.slice(CREATED, SEEN))
+  const lastSeenAt = Number(stored.slice(SEEN, SEALED))
+  if (user === 0 || device === 0 || text === 0 || !(createdAt >= 0 && lastSeenAt >= 0)) return undefined
+  return {
+    text: stored.slice(text),
+    isSealed: stored[SEALED] === '1',
+    version: stored.slice(LINES, user - 1),
+    user: stored.slice(user, device - 1) || undefined,
+    device: stored.slice(device, text - 1),
+    createdAt,
+    lastSeenAt
   }
-  return [...fields, reply.slice(start)]
 }

@@ -5,36 +5,27 @@ import { TOMBSTONE_MS } from './store.js'
 const DAY_MS = 86_400_000
 
 /*
- * A session is a hash. Fields that begin with "f:" are its properties (JSON), and `all` is all of them as one JSON
- * object. Its other fields are `created` and `seen` (ms), `version`, `sealed` (0, 1), `user` (the digest of its user's
- * id) and `device`. A destroyed session has the field `dead` only. Times are Redis's own, see `timedLua`.
- */
-
-/** The fields that a read returns. Only the last one may contain spaces. */
-export const FIELDS = ['version', 'user', 'created', 'seen', 'sealed', 'all'] as const
-
-/**
- * Reads sessions.
+ * A session is one string: a head of fixed width, three lines, and its properties as one JSON object. A destroyed
+ * session is `dead`. Times are Redis's own in milliseconds, see `timedLua`.
  *
- * KEYS     the sessions
- * reply    for each its fields, with spaces between them, or '' if there is none
+ * offset  bytes
+ *      0      2  `s1`, the version of this form
+ *      2     15  creation
+ *     17     15  last renewal
+ *     32      1  whether the properties are sealed (0, 1)
+ *     33         version, digest of the user's id, device: a line each
  */
-export const readScript = lua`
-local replies = {}
-for i, key in ipairs(KEYS) do
-  local stored = redis.pcall('HMGET', key, ${FIELDS.map(name => `'${name}'`).join()})
-  if stored.err then
-    -- A key of another type fails its own read only. Other errors fail the batch.
-    if not stored.err:find('WRONGTYPE', 1, true) then return stored end
-    replies[i] = stored
-  elseif stored[${FIELDS.length}] then
-    for n = 1, ${FIELDS.length} do stored[n] = stored[n] or '' end
-    replies[i] = table.concat(stored, ' ')
-  else
-    replies[i] = ''
-  end
-end
-return replies
+export const MARK = 's1'
+export const CREATED = 2
+export const SEEN = 17
+export const SEALED = 32
+export const LINES = 33
+
+const IS_SESSION = `string.sub(stored, 1, 2) == '${MARK}'`
+
+const NOW = `
+local clock = redis_time()
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 `
 
 /**
@@ -44,13 +35,13 @@ return replies
  * ARGV     idle and absolute time-out (ms)
  */
 export const renewScript = timedLua`
-local created = tonumber(redis.call('HGET', KEYS[1], 'created'))
-if not created then return end
-local clock = redis_time()
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local stored = redis.call('GETRANGE', KEYS[1], 0, ${SEEN - 1})
+if not (${IS_SESSION}) then return end
+${NOW}
+local created = tonumber(string.sub(stored, ${CREATED + 1}))
 -- Redis lets a script that has written go on, even when it is out of memory.
 redis.call('PEXPIRE', KEYS[1], math.max(1, math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)))
-redis.call('HSET', KEYS[1], 'seen', now)
+redis.call('SETRANGE', KEYS[1], ${SEEN}, string.format('%015d', now))
 `
 
 /**
@@ -61,7 +52,8 @@ redis.call('HSET', KEYS[1], 'seen', now)
  * reply    milliseconds; 0 if it has ended
  */
 export const lifeScript = lua`
-if not redis.call('HGET', KEYS[1], 'created') then return 0 end
+local stored = redis.call('GETRANGE', KEYS[1], 0, 1)
+if not (${IS_SESSION}) then return 0 end
 local ttl = redis.pcall('PTTL', KEYS[1])
 return (type(ttl) ~= 'number' or ttl < 0) and ${DAY_MS} or math.max(1, ttl)
 `
@@ -74,14 +66,13 @@ return (type(ttl) ~= 'number' or ttl < 0) and ${DAY_MS} or math.max(1, ttl)
  * reply    the digest of its user's id ('' without a user), or nil if there was no session
  */
 export const destroyScript = lua`
-local known = redis.call('HMGET', KEYS[1], 'created', 'user')
+local stored = redis.pcall('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'dead', 1)
-redis.call('PEXPIRE', KEYS[1], ${TOMBSTONE_MS})
-if not known[1] then return nil end
+redis.call('SET', KEYS[1], 'dead', 'PX', ${TOMBSTONE_MS})
+if type(stored) ~= 'string' or not (${IS_SESSION}) then return nil end
 -- A user of Redis without PUBLISH destroys sessions as well.
 redis.pcall('PUBLISH', ARGV[1], ARGV[2])
-return known[2] or ''
+return string.match(stored, '^%d+\n([^\n]*)\n', ${LINES + 1}) or ''
 `
 
 /**
@@ -91,8 +82,8 @@ return known[2] or ''
  * reply    the time now (ms)
  */
 export const nowScript = timedLua`
-local clock = redis_time()
-return clock[1] * 1000 + math.floor(clock[2] / 1000)
+${NOW}
+return now
 `
 
 /**
@@ -104,8 +95,7 @@ return clock[1] * 1000 + math.floor(clock[2] / 1000)
  * reply    nil; or, if there is no room, the present entries, the oldest first
  */
 export const enterScript = timedLua`
-local clock = redis_time()
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+${NOW}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 local max = tonumber(ARGV[3])
 if max > 0 and not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= max then

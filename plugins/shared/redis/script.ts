@@ -90,17 +90,6 @@ function send (
     () => client.send('eval', [script.lua, keys.length, ...keys, ...args, ...time], asBytes)))
 }
 
-/**
- * Runs a script that only reads, as {@link sendScriptIn} does. Redis executes it also while it holds writes back, as in
- * a failover. Since Redis 7.
- */
-export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: readonly string[]): Promise<unknown> {
-  const [key = ''] = keys
-  return byDigestOrText(
-    () => pipeline.send(key, 'evalsha_ro', [script.sha1, keys.length, ...keys]),
-    () => pipeline.send(key, 'eval_ro', [script.lua, keys.length, ...keys]))
-}
-
 /** Runs a script as {@link sendScript} does, together with the other commands of a turn's end. */
 export function sendScriptIn (
   pipeline: TurnPipeline, script: Script, keys: readonly string[], args: readonly CommandArgument[],

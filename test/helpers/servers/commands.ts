@@ -8,6 +8,6 @@ export async function hasCommand (name: string): Promise<boolean> {
 }
 
 /** Returns why tap skips a test of what Redis has since version 7; false where the server has the command. */
-export async function lacking (command: 'ssubscribe' | 'evalsha_ro' | 'function'): Promise<string | false> {
+export async function lacking (command: 'ssubscribe' | 'function'): Promise<string | false> {
   return !await hasCommand(command) && `${command.toUpperCase()} needs Redis 7`
 }
