@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, RequestPayload, RouteOptions } from 'fastify'
 import type { AnyReply, AnyRequest } from '../../shared/http/any-request.js'
 import { failHook, finishHook } from '../../shared/http/hook-callback.js'
-import { handled } from '../../shared/plugin/maybe-promise.js'
+import { handled, isPromise, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { RequestLimiter } from './request-limiter.js'
 
 const EARLY = Symbol('rate-limit.early')
@@ -23,21 +23,35 @@ type PayloadHook = (request: AnyRequest, reply: AnyReply, payload: RequestPayloa
 export type UniversalHook = CallbackHook & PayloadHook & AwaitedHook
 
 export function createHook (limiter: RequestLimiter): UniversalHook {
-  function hook (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): Promise<void> | undefined {
-    const limited = limiter.limit(request, reply)
+  function hook (
+    request: FastifyRequest, reply: FastifyReply, third?: unknown, fourth?: unknown
+  ): Promise<void> | undefined {
     // The callback is the last argument: preParsing has one more.
-    const done = rest.at(-1) as Done | undefined
-    if (typeof done !== 'function') return handled(limited.then(throwIfAny))
-    limited.then(
-      error => finishHook('rate-limit', reply, done, error),
-      (error: unknown) => failHook('rate-limit', reply, done, error))
+    const done = fourth ?? third
+    if (typeof done !== 'function') return handled(limitAwaited(limiter, request, reply))
+    limitWithCallback(limiter, request, reply, done as Done)
     return undefined
   }
   return hook as UniversalHook
 }
 
-function throwIfAny (error: unknown): void {
+async function limitAwaited (limiter: RequestLimiter, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const error = await limiter.limit(request, reply)
   if (error !== undefined) throw error
+}
+
+function limitWithCallback (limiter: RequestLimiter, request: FastifyRequest, reply: FastifyReply, done: Done): void {
+  let limited: MaybePromise<unknown>
+  try {
+    limited = limiter.limit(request, reply)
+  } catch (error) {
+    return failHook('rate-limit', reply, done, error)
+  }
+  // A promise would take a twentieth of the request.
+  if (!isPromise(limited)) return finishHook('rate-limit', reply, done, limited)
+  limited.then(
+    error => finishHook('rate-limit', reply, done, error),
+    (error: unknown) => failHook('rate-limit', reply, done, error))
 }
 
 /** Adds the limiter's hook to a route, behind the hooks that the route has already. */

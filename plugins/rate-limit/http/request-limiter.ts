@@ -4,7 +4,7 @@ import { isInternalRequest } from '../../shared/http/internal-requests.js'
 import { readingAs, recorderOf } from '../../shared/http/read-recorder.js'
 import { callListener } from '../../shared/plugin/safe-emitter.js'
 import { isNumericId } from '../../shared/data/ids.js'
-import { isPromise } from '../../shared/plugin/maybe-promise.js'
+import { recover, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { outcomeOf, tighterDecision, type Decision, type Mode } from '../decision.js'
 import { DeniedError, invalidResult, RateLimitExceededError } from '../errors.js'
 import type { RateLimitEmitter } from '../events.js'
@@ -29,7 +29,7 @@ interface RequestLimits {
   /** The limiters that have counted the request: each counts it once, however often it is called. */
   readonly counted: RequestLimiter[]
   /** Checks that began before their hook was called; undefined is the result if a function of the options failed. */
-  early: Map<RequestLimiter, Promise<LimitResult | undefined>> | undefined
+  early: Map<RequestLimiter, MaybePromise<LimitResult | undefined>> | undefined
   tightest: Decision | undefined
   readonly charges: Charge[]
 }
@@ -66,19 +66,26 @@ export class RequestLimiter {
   }
 
   /**
-   * Counts a request, sets its headers, and reports the decision.
+   * Counts a request, sets its headers, and reports the decision: at once if neither the store nor a function of the
+   * options returns a promise.
    *
    * @returns the error that refuses the request, or undefined
    * @throws the error of the store, or of a function of the options
    */
-  async limit (request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-    const { options } = this
+  limit (request: FastifyRequest, reply: FastifyReply): MaybePromise<unknown> {
     const limits = request[LIMITS] ?? startLimits(request)
     if (limits.counted.includes(this)) return undefined
     limits.counted.push(this)
+    const result = limits.early === undefined
+      ? this.check(request, 'consume')
+      : whenReady(limits.early.get(this), early => early ?? this.check(request, 'consume'))
+    return whenReady(result, known => this.#conclude(request, reply, limits, known))
+  }
 
-    let result = limits.early && await limits.early.get(this)
-    result ??= await this.check(request, 'consume')
+  #conclude (
+    request: FastifyRequest, reply: FastifyReply, limits: RequestLimits, result: LimitResult
+  ): MaybePromise<unknown> {
+    const { options } = this
     if (result.kind === 'denied') return new DeniedError()
     if (result.kind === 'failed') throw result.error
     if (result.kind !== 'decided') return undefined
@@ -102,52 +109,49 @@ export class RequestLimiter {
     notify('onExceeded', options, request, key)
     if (decision.banned) notify('onBanReach', options, request, key)
     const { errorResponseBuilder } = options
-    const error: unknown = errorResponseBuilder && await errorResponseBuilder(request, errorContext(decision))
-    // Fastify takes any object as an error, and a falsy value as permission to go on.
-    return error || new RateLimitExceededError(waitInWords(decision), decision.banned)
+    return whenReady(errorResponseBuilder?.(request, errorContext(decision)), (error: unknown) =>
+      // Fastify takes any object as an error, and a falsy value as permission to go on.
+      error || new RateLimitExceededError(waitInWords(decision), decision.banned))
   }
 
   /** Decides on a request by its key, the lists, the policy and the cost. */
-  check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
+  check (request: FastifyRequest, mode: Mode): MaybePromise<LimitResult> {
     // The response does not depend on what a limit reads of the request.
     if (recorderOf(request) === undefined) return this.#check(request, mode)
     return readingAs('suite', request, () => this.#check(request, mode))
   }
 
   // Values that are not promises are not awaited: what is read after an `await` is not recorded as read by the suite.
-  async #check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
-    const { keyGenerator, allowList, denyList, policyOf, cost: costOf } = this.options
+  #check (request: FastifyRequest, mode: Mode): MaybePromise<LimitResult> {
     // A refresh in the background repeats a client's request that was counted already.
     if (isInternalRequest(request)) return { kind: 'exempt', key: '' }
+    return whenReady(this.options.keyGenerator(request), given => this.#checkKey(request, mode, given))
+  }
 
-    let given = keyGenerator(request)
-    if (isPromise(given)) given = await given
+  #checkKey (request: FastifyRequest, mode: Mode, given: unknown): MaybePromise<LimitResult> {
     // As text most objects are equal, and so are all missing ids: such callers would share one count.
     const isKey = typeof given === 'string' || isNumericId(given)
     if (!isKey) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
     // Listeners and lists get the key as the key generator returned it; ids are made of its text.
     const key = given as string
+    const { allowList, denyList } = this.options
+    return whenReady(allowList?.(request, key), isAllowed => {
+      if (isAllowed) return { kind: 'exempt', key }
+      return whenReady(denyList?.(request, key), isDenied =>
+        isDenied ? { kind: 'denied', key } : this.#checkLimits(request, mode, key))
+    })
+  }
 
-    let allowed = allowList?.(request, key)
-    if (isPromise(allowed)) allowed = await allowed
-    if (allowed) return { kind: 'exempt', key }
-    let denied = denyList?.(request, key)
-    if (isPromise(denied)) denied = await denied
-    if (denied) return { kind: 'denied', key }
-
-    let policy = policyOf(request, key)
-    if (isPromise(policy)) policy = await policy
-    let cost = costOf(request)
-    if (isPromise(cost)) cost = await cost
-
-    const id = this.#idOf(key)
-    try {
-      let decision = this.#limiter.apply(id, policy, cost, mode)
-      if (isPromise(decision)) decision = await decision
-      return decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, cost, decision }
-    } catch (error) {
-      return { kind: 'failed', key, error }
-    }
+  #checkLimits (request: FastifyRequest, mode: Mode, key: string): MaybePromise<LimitResult> {
+    const { policyOf, cost: costOf } = this.options
+    return whenReady(policyOf(request, key), policy => whenReady(costOf(request), cost => {
+      const id = this.#idOf(key)
+      const resultOf = (decision: Decision | undefined): LimitResult =>
+        decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, cost, decision }
+      return recover<LimitResult>(
+        () => whenReady(this.#limiter.apply(id, policy, cost, mode), resultOf),
+        error => ({ kind: 'failed', key, error }))
+    }))
   }
 
   /**
@@ -157,7 +161,8 @@ export class RequestLimiter {
   checkEarly (request: FastifyRequest): void {
     const limits = request[LIMITS] ?? startLimits(request)
     limits.early ??= new Map()
-    if (!limits.early.has(this)) limits.early.set(this, this.check(request, 'consume').catch(() => undefined))
+    if (limits.early.has(this)) return
+    limits.early.set(this, recover<LimitResult | undefined>(() => this.check(request, 'consume'), () => undefined))
   }
 }
 

@@ -49,11 +49,11 @@ function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode, now: M
   let blockedFor = entry.penalty?.blockedFor(now) ?? 0
   const waits: Milliseconds[] = []
   let passes = blockedFor === 0
-  for (const [index, limit] of limits.entries()) {
+  limits.forEach((limit, index) => {
     const wait = counter.wait(index, limit, cost, now)
     waits.push(wait)
     if (wait !== 0) passes = false
-  }
+  })
 
   if (mode === 'charge' || (mode === 'consume' && (passes || countRejected))) counter.take(limits, cost, now)
   // The cost of a refused request makes the next one wait longer.
@@ -64,12 +64,11 @@ function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode, now: M
     blockedFor = entry.penalty.blockedFor(now)
   }
 
-  const states: LimitState[] = []
-  for (const [index, limit] of limits.entries()) {
+  const states = limits.map((limit, index): LimitState => {
     const { used, resetAfter } = counter.used(index, limit, now)
     const retryAfter = waitsLonger ? counter.wait(index, limit, cost, now) : waits[index] ?? 0
-    states.push({ used, resetAfter, retryAfter })
-  }
+    return { used, resetAfter, retryAfter }
+  })
   return { states, blockedFor, banned: entry.penalty?.isBanned(now) ?? false, time: now }
 }
 
