@@ -13,15 +13,21 @@ const SHORT_FILES = process.version.startsWith('v20.') ? ['--node-arg=--interrup
 
 /** Functional tests that use no client of ioredis from the app, so that its client may be one of node-redis. */
 const WITHOUT_IOREDIS = [
-  'cache/cache', 'cache/coherence', 'cache/data-faults', 'events/events', 'events/sse', 'events/sse-session', 'events/stream', 'events/stream-consume',
-  'idempotency/callers', 'idempotency/faults', 'idempotency/idempotency', 'lock/faults', 'lock/lock', 'rate-limit/rate-limit', 'session/attacks',
-  'session/callbacks', 'session/cookie'
+  'cache/attacks', 'cache/cache', 'cache/changed-urls', 'cache/coherence', 'cache/data-faults', 'cache/data-fuzz', 'cache/interleavings',
+  'cache/keys', 'cache/owners', 'cache/reentrancy', 'cache/responses', 'cache/stampede', 'cache/stored-bytes', 'cache/tiers', 'cache/withdrawn',
+  'cache/write-behind/cached', 'cache/write-behind/faults', 'cache/write-behind/write-behind', 'events/events', 'events/sse', 'events/sse-session',
+  'events/stream', 'events/stream-consume', 'idempotency/callers', 'idempotency/faults', 'idempotency/idempotency', 'idempotency/store',
+  'lock/faults', 'lock/lock', 'rate-limit/faults', 'rate-limit/features', 'rate-limit/model', 'rate-limit/rate-limit', 'rate-limit/scopes',
+  'session/attacks', 'session/callbacks', 'session/changes', 'session/cookie', 'session/session', 'session/users'
 ].map(file => `test/${file}.test.ts`)
 
 /** The same for Upstash, which has no subscriptions and no Cluster. */
 const OVER_HTTP = [
-  'cache/cache', 'idempotency/callers', 'idempotency/idempotency', 'lock/lock', 'rate-limit/rate-limit', 'session/attacks',
-  'session/callbacks', 'session/cookie'
+  'cache/cache', 'cache/changed-urls', 'cache/interleavings', 'cache/owners', 'cache/reentrancy', 'cache/stampede', 'cache/stored-bytes',
+  'cache/tiers', 'cache/write-behind/cached', 'cache/write-behind/faults', 'cache/write-behind/write-behind', 'idempotency/callers',
+  'idempotency/faults', 'idempotency/idempotency', 'idempotency/store', 'lock/lock', 'rate-limit/features', 'rate-limit/model',
+  'rate-limit/rate-limit', 'rate-limit/scopes', 'session/attacks', 'session/callbacks', 'session/changes', 'session/cookie', 'session/faults',
+  'session/session', 'session/users'
 ].map(file => `test/${file}.test.ts`)
 
 /** The default arguments of tap for each lane. The functional lane is what `.taprc` includes. */
