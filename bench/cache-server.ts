@@ -2,7 +2,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { startNginx } from './nginx.js'
-import { serve, tell } from './serve.js'
+import { measureAlso, serve, tell } from './serve.js'
 
 // Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
 // peers.
@@ -18,15 +18,14 @@ const body = Buffer.alloc(Number(bytes), 'x')
  */
 let count = 0
 const urls: Record<string, () => string> = {
-  'suite, L2 hit, 100 keys': () => `/?${count++ % 100}`,
-  'suite, miss': () => `/?${process.pid}-${count++}`
+  'this suite, L2 hit, 100 keys': () => `/?${count++ % 100}`,
+  'this suite, miss': () => `/?${process.pid}-${count++}`
 }
 
 async function suite (app: FastifyInstance, l1?: false): Promise<void> {
   await app.register(redisPlugin, { url })
-  await app.register(
-    cache, { global: true, ttl: variant === 'suite, miss' ? '10s' : '1h', unkeyed: false, ...(l1 === false && { l1 }) }
-  )
+  const ttl = variant === 'this suite, miss' ? '10s' : '1h'
+  await app.register(cache, { global: true, ttl, unkeyed: false, ...(l1 === false && { l1 }) })
 }
 
 async function bareWithGet (app: FastifyInstance, key: string, value: Buffer): Promise<void> {
@@ -45,10 +44,10 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     ready(app)
   },
   'bare + GET, the body': async app => await bareWithGet(app, `body:${bytes}`, body),
-  'suite, L1 hit': async app => { await suite(app); ready(app) },
-  'suite, L2 hit': async app => { await suite(app, false); ready(app) },
-  'suite, L2 hit, 100 keys': async app => { await suite(app, false); ready(app) },
-  'suite, miss': async app => { await suite(app); ready(app) },
+  'this suite, L1 hit': async app => { await suite(app); ready(app) },
+  'this suite, L2 hit': async app => { await suite(app, false); ready(app) },
+  'this suite, L2 hit, 100 keys': async app => { await suite(app, false); ready(app) },
+  'this suite, miss': async app => { await suite(app); ready(app) },
   'nginx, hit': async app => ready(app)
 }
 
@@ -57,6 +56,7 @@ const app = Fastify({ ...(rewrite !== undefined && { rewriteUrl: rewrite }) })
 await variants[variant]?.(app)
 const own = await serve(app)
 const nginx = variant === 'nginx, hit' ? await startNginx(own) : undefined
+if (nginx !== undefined) measureAlso(nginx.cpuMicros)
 process.on('exit', () => nginx?.stop())
 process.on(
   'message', message => { if (message === 'stats') process.send?.(app.hasDecorator('cache') ? app.cache.stats() : {}) }

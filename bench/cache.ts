@@ -8,19 +8,22 @@ import type { CacheStats } from '../plugins/cache/index.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 import { hasNginx } from './nginx.js'
-import {
-  at, columnsOf, commandsOf, median, report, type Server, setting, startServer, stopServers, takeTurns
-} from './run.js'
+import { httpColumns, measure, type Measured } from './frame/http-load.js'
+import type { Row } from './frame/markdown.js'
+import { readOptions } from './frame/options.js'
+import { Report } from './frame/report.js'
+import { giveServersACore, startServer, stopServers, type Server } from './frame/server.js'
+import { median, quantile } from './frame/statistics.js'
 
-// Measures requests per second and latency of one Fastify process that sends ready bytes, with peers in the same run.
-// Rounds alternate, and so do processes, because two of one variant differ. The table has the median of all, as a share
-// of the bare route.
-const SIZES = (process.env['SIZES'] ?? '1024,65536,1048576').split(',').map(Number)
-const PARTS = (process.env['PARTS'] ?? 'stampede,memory,invalidations,load').split(',')
+// Measures requests per second, CPU and latency of one Fastify process that sends ready bytes, with peers in the same
+// run.
 const VARIANTS = [
-  'bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys',
-  'suite, miss', ...hasNginx() ? ['nginx, hit'] : []
+  'bare', 'bare + GET, small', 'bare + GET, the body', 'this suite, L1 hit', 'this suite, L2 hit',
+  'this suite, L2 hit, 100 keys', 'this suite, miss', ...hasNginx() ? ['nginx, hit'] : []
 ]
+const options = readOptions(['stampede', 'memory', 'invalidations', 'load'], ['load'])
+const report = new Report(options.isQuick)
+const SIZES = options.isQuick ? [1024] : [1024, 65_536, 1_048_576]
 
 const compiled = async (path: string): Promise<unknown> =>
   await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
@@ -31,7 +34,8 @@ const {
 const { portOf } = await compiled('shared/redis/client') as typeof import('../plugins/shared/redis/client.js')
 
 // Evicts entries that are about to expire first: misses of 1 MiB fill any memory.
-const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
+const REDIS = { maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' }
+const server = await startRedis(REDIS)
 const admin = new Redis(server.url)
 
 async function statsOf ({ child }: Server): Promise<Partial<CacheStats>> {
@@ -40,34 +44,42 @@ async function statsOf ({ child }: Server): Promise<Partial<CacheStats>> {
   return stats
 }
 
-async function compare (size: number): Promise<void> {
-  await admin.flushall()
-  const measured = await takeTurns({
-    redis: admin,
-    variants: VARIANTS,
-    start: variant => startServer('./cache-server.ts', [variant, String(size), server.url]),
-    processes: setting('PROCESSES', 2),
-    rounds: setting('ROUNDS', 3),
-    seconds: setting('SECONDS', 2)
-  })
-  const rows = []
-  for (const one of measured) {
-    const { servers, rounds } = one
-    const stats = await Promise.all(servers.map(statsOf))
-    const sum = (name: keyof Omit<CacheStats, 'names'>) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
-    const asked = sum('hits') + sum('misses')
-    rows.push({
-      ...columnsOf(measured, one, ['bare', 'bare + GET, small', 'bare + GET, the body']),
-      'Redis commands': median(rounds.map(commandsOf)).toFixed(1),
-      'hits, of them L1': asked === 0
-        ? ''
-        : `${(100 * sum('hits') / asked).toFixed(1)} %, ` +
-          `${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
-      'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('storeErrors')}`
-    })
+async function load (): Promise<void> {
+  giveServersACore()
+  const loaded = await startRedis(REDIS)
+  const redis = new Redis(loaded.url)
+  for (const size of SIZES) {
+    await redis.flushall()
+    await compare(size, redis, loaded.url)
   }
-  report(`Cached answer, ${size / 1024} KiB`, rows)
+  redis.disconnect()
+}
+
+async function compare (size: number, redis: Redis, url: string): Promise<void> {
+  const measured = await measure({
+    options,
+    redis,
+    variants: VARIANTS,
+    start: variant => startServer('cache-server.ts', [variant, String(size), url])
+  })
+  const columns = new Map<string, Row>()
+  for (const one of measured) columns.set(one.variant, await hitColumns(one))
+  report.compare(
+    `Response cache, ${size / 1024} KiB`, measured, ['bare', 'bare + GET, small', 'bare + GET, the body'],
+    one => ({ ...columns.get(one.variant), ...httpColumns(one) })
+  )
   await stopServers(measured.flatMap(({ servers }) => servers))
+}
+
+async function hitColumns ({ servers }: Measured): Promise<Row> {
+  const stats = await Promise.all(servers.map(statsOf))
+  const sum = (name: keyof Omit<CacheStats, 'names'>) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
+  const share = (part: number, all: number) => all === 0 ? '' : `${(100 * part / all).toFixed(1)} %`
+  return {
+    hits: share(sum('hits'), sum('hits') + sum('misses')),
+    'hits in L1': share(sum('l1Hits'), sum('hits')),
+    'store errors': sum('storeErrors')
+  }
 }
 
 async function instance (addRoutes: (app: FastifyInstance) => void, l1?: number): Promise<FastifyInstance> {
@@ -118,7 +130,7 @@ async function stampede (): Promise<void> {
     }
     await Promise.all(apps.map(app => app.close()))
   }
-  report('1,000 requests at once on 8 instances in one process, for a key that is not there', rows)
+  report.table('1,000 requests at once on 8 instances in one process, for a key that is not there', rows)
 }
 
 setFlagsFromString('--expose-gc')
@@ -179,7 +191,7 @@ async function memory (): Promise<void> {
       Redis: median(usages)
     })
   }
-  report('Bytes an entry', rows)
+  report.table('Bytes an entry', rows)
 }
 
 /**
@@ -253,19 +265,20 @@ async function invalidations (): Promise<void> {
   for (const { way } of ways) messages.set(way, 0)
   for (let i = 0; i < 1000; i++) await app.inject(`/entry?fill-${i}`)
   await sleep(100)
-  report('2,000 invalidations, until another connection receives them', ways.map(({ way, times }) => ({
+  report.table('2,000 invalidations, until another connection receives them', ways.map(({ way, times }) => ({
     way,
-    'p50 ms': at(times, 0.5).toFixed(3),
-    'p99 ms': at(times, 0.99).toFixed(3),
+    'p50 ms': quantile(times, 0.5).toFixed(3),
+    'p99 ms': quantile(times, 0.99).toFixed(3),
     'messages to each instance for 1,000 fills': messages.get(way) ?? 0
   })))
   await app.close()
   for (const client of [writer, published, invalidated, tracker]) client.disconnect()
 }
 
-if (PARTS.includes('stampede')) await stampede()
-if (PARTS.includes('memory')) await memory()
-if (PARTS.includes('invalidations')) await invalidations()
-if (PARTS.includes('load')) for (const size of SIZES) await compare(size)
+if (options.parts.has('stampede')) await stampede()
+if (options.parts.has('memory')) await memory()
+if (options.parts.has('invalidations')) await invalidations()
+if (options.parts.has('load')) await load()
 admin.disconnect()
 await stopAll()
+report.end()

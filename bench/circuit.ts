@@ -2,15 +2,23 @@ import { circuitBreaker, ConsecutiveBreaker, handleAll, timeout, TimeoutStrategy
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import CircuitBreaker from 'opossum'
-import { Bench } from 'tinybench'
 import { portOf } from '../plugins/shared/redis/client.js'
 import { guardRedis } from '../plugins/shared/redis/guard.js'
+import { alternate } from './frame/alternate.js'
+import { measureCalls } from './frame/calls.js'
+import { readOptions } from './frame/options.js'
+import { Report } from './frame/report.js'
+import type { Round } from './frame/results.js'
+import { median } from './frame/statistics.js'
 
 // Measures what a deadline and a circuit breaker cost on the hot path: 50 concurrent operations that resolve
 // immediately. The server receives no commands.
 const CONCURRENCY = 50
 const DEADLINE_MS = 150
 const operation = async () => 'OK'
+const options = readOptions(['calls'])
+const report = new Report(options.isQuick)
+const ROUND_MS = options.isQuick ? 100 : 1000
 
 const app = Fastify()
 const client = new Redis({ lazyConnect: true })
@@ -24,22 +32,30 @@ const cockatiel = wrap(
 )
 
 const cases: Record<string, () => Promise<unknown>> = {
-  'bare operation': operation,
+  bare: operation,
   'this suite: guard.run': () => guard.run(operation),
   'opossum 9: fire': () => opossum.fire(operation),
   'cockatiel 3: timeout + breaker': () => cockatiel.execute(operation)
 }
 
-process.removeAllListeners('warning') // cockatiel adds many listeners to one AbortSignal
-const bench = new Bench({ time: 1000, warmupTime: 200 })
-for (const [name, call] of Object.entries(cases)) {
-  bench.add(name, async () => { await Promise.all(Array.from({ length: CONCURRENCY }, call)) })
+/** Calls in batches until a round is over. @returns the number of calls */
+async function callFor (ms: number, call: () => Promise<unknown>): Promise<number> {
+  let count = 0
+  for (const end = performance.now() + ms; performance.now() < end; count += CONCURRENCY) {
+    await Promise.all(Array.from({ length: CONCURRENCY }, call))
+  }
+  return count
 }
-await bench.run()
 
-console.table(bench.tasks.map(({ name, result }) => ({
-  case: name,
-  'ns a call (median)': result.state === 'completed' ? Math.round(result.latency.p50 * 1e6 / CONCURRENCY) : result.state
-})))
+process.removeAllListeners('warning') // cockatiel adds many listeners to one AbortSignal
+const measured = Object.entries(cases).map(([variant, call]) => ({ variant, call, rounds: [] as Round[] }))
+for (const { call } of measured) await callFor(ROUND_MS / 5, call)
+await alternate(measured, options.rounds, async ({ call, rounds }) => {
+  rounds.push(await measureCalls(() => callFor(ROUND_MS, call)))
+})
+report.compare('Deadline and circuit breaker', measured, ['opossum 9: fire'], ({ rounds }) => ({
+  'ns a call': Math.round(median(rounds.map(({ throughput = NaN }) => 1e9 / throughput)))
+}))
 opossum.shutdown()
 client.disconnect()
+report.end()

@@ -36,12 +36,12 @@ const compiled = async (path: string): Promise<unknown> =>
 const SECONDS = 600
 const TTL = '10m'
 
-async function suite (url: string, arrangement: Arrangement): Promise<Peer> {
+async function suite (url: string, arrangement: Arrangement, freeze = false): Promise<Peer> {
   const { cache, redis } = await compiled('index') as typeof import('../plugins/index.js')
   const { dataKey } = await compiled('cache/store/cache-key') as typeof import('../plugins/cache/store/cache-key.js')
   const app = Fastify()
   await app.register(redis, { url, prefix: 'bench' })
-  await app.register(cache, { ttl: TTL, ...(arrangement === 'redis' && { l1: false }) })
+  await app.register(cache, { ttl: TTL, freeze, ...(arrangement === 'redis' && { l1: false }) })
   await app.ready()
   return {
     getOrSet: (key, factory) => app.cache.getOrSet(key, factory),
@@ -104,5 +104,9 @@ async function cacheable (url: string, arrangement: Arrangement, hasTags: boolea
 }
 
 export const PEERS: Readonly<Record<string, Open>> = {
-  'this suite': suite, bentocache, 'async-cache-dedupe': dedupe, cacheable
+  'this suite': (url, arrangement) => suite(url, arrangement),
+  'this suite, freeze': (url, arrangement) => suite(url, arrangement, true),
+  bentocache,
+  'async-cache-dedupe': dedupe,
+  cacheable
 }

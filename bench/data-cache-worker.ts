@@ -1,23 +1,37 @@
 // Measures one library and one row of `bench/data-cache.ts` in its own process:
-// `tsx bench/data-cache-worker.ts <library> <row> <redis url>`.
+// `tsx bench/data-cache-worker.ts <library> <row> <redis url> <milliseconds a round>`.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { Redis } from 'ioredis'
 import { PEERS, type Arrangement, type Peer } from './data-cache-peers.js'
 import { fillByFormat, nameOf } from './data-cache-fill.js'
+import { measureCalls } from './frame/calls.js'
+import { redisWork, workEach } from './frame/redis-work.js'
+import type { Round } from './frame/results.js'
 
-export type Figures = Record<string, number>
-
-/** A round of a row, with the commands that Redis executed for it. */
-export interface Round {
-  figures: Figures
+/** A round of calls. */
+export interface CallRound extends Round {
+  /** The commands that Redis executed for a call. */
   commands: Record<string, number>
+  /** The factory's runs for a call. */
+  runs?: number
+}
+
+/** A round of each load of a row. The first reply has none. */
+export interface WorkerReply {
+  loads: string[]
+  rounds: Record<string, CallRound>
   problem?: string
 }
 
-const [library = '', row = '', url = ''] = process.argv.slice(2)
-const MS = Number(process.env['MS'] ?? 1000)
+/** The loads of a row, by name. */
+type Loads = Record<string, () => Promise<CallRound>>
+
+const [library = '', row = '', url = '', roundMs = '1000'] = process.argv.slice(2)
+const MS = Number(roundMs)
 const KEYS = 100
+const ONE = 'one caller'
+const MANY = '50 callers'
 const value = (name: string) =>
   ({ name, price: 12.5, inStock: true, tags: ['a', 'b', 'c'], description: 'x'.repeat(900) })
 
@@ -32,9 +46,7 @@ const open = (arrangement: Arrangement, hasTags = false): Promise<Peer> => {
 }
 
 /** Runs `callers` sequential loops until the time is over, with turns of the event loop for other work. */
-async function load (
-  callers: number, ms: number, operation: () => Promise<unknown>
-): Promise<{ count: number, ms: number }> {
+async function load (callers: number, ms: number, operation: () => Promise<unknown>): Promise<number> {
   const started = performance.now()
   let count = 0
   await Promise.all(Array.from({ length: callers }, async () => {
@@ -44,19 +56,20 @@ async function load (
       await new Promise(resolve => setImmediate(resolve))
     }
   }))
-  return { count, ms: performance.now() - started }
+  return count
 }
 
-async function loads (operation: () => Promise<unknown>): Promise<Figures> {
-  const [one, many] = [await load(1, MS / 2, operation), await load(50, MS, operation)]
-  return {
-    operations: one.count + many.count,
-    'us, one caller': 1000 * one.ms / one.count,
-    'a second, 50 callers': 1000 * many.count / many.ms
-  }
+/** Measures calls, with the commands of Redis and the runs of the factory. @param work - resolves with their number */
+async function measure (work: () => Promise<number>): Promise<CallRound> {
+  runs = 0
+  let count = 0
+  const before = await redisWork(admin)
+  const round = await measureCalls(async () => (count = await work()))
+  const { commands } = workEach(before, await redisWork(admin), count)
+  return { ...round, commands, runs: runs / count }
 }
 
-async function hits (arrangement: Arrangement): Promise<() => Promise<Round['figures']>> {
+async function hits (arrangement: Arrangement): Promise<Loads> {
   const peer = await open(arrangement)
   const names = Array.from({ length: KEYS }, (_, i) => `hit:${i}`)
   const ask = (name: string) => peer.getOrSet(name, async () => { runs++; return value(name) })
@@ -65,30 +78,28 @@ async function hits (arrangement: Arrangement): Promise<() => Promise<Round['fig
   const operation = () => ask(names[next++ % KEYS] ?? '')
   if (!isDeepStrictEqual(await operation(), value('hit:0'))) throw new Error('another value than was made')
   await load(50, 500, operation)
-  return async () => {
-    runs = 0
-    if (arrangement === 'redis') return await loads(operation)
-    const { count, ms } = await load(1, MS, operation)
-    return { operations: count, 'us, one caller': 1000 * ms / count }
+  const measureHits = async (callers: number, ms: number) => {
+    const round = await measure(() => load(callers, ms, operation))
+    return { ...round, failed: runs }
   }
+  if (arrangement !== 'redis') return { '': () => measureHits(1, MS) }
+  return { [ONE]: () => measureHits(1, MS / 2), [MANY]: () => measureHits(50, MS) }
 }
 
-async function misses (): Promise<() => Promise<Figures>> {
+async function misses (): Promise<Loads> {
   const peer = await open('tiers')
   const operation = () => {
     const name = `miss:${process.pid}:${fresh++}`
     return peer.getOrSet(name, async () => { runs++; return value(name) })
   }
   await load(50, 500, operation)
-  return async () => {
-    runs = 0
-    const figures = await loads(operation)
-    return { ...figures, 'runs an operation': runs / (figures['operations'] ?? 1) }
+  return {
+    [ONE]: () => measure(() => load(1, MS / 2, operation)), [MANY]: () => measure(() => load(50, MS, operation))
   }
 }
 
 /** Makes 1,000 concurrent calls, alternating between one and several instances. */
-async function stampede (instances: number): Promise<() => Promise<Figures>> {
+async function stampede (instances: number): Promise<Loads> {
   const peers = await Promise.all(Array.from({ length: instances }, () => open('tiers')))
   const ask = (i: number, name: string) => peers[i % instances]?.getOrSet(name, async () => {
     runs++
@@ -97,94 +108,76 @@ async function stampede (instances: number): Promise<() => Promise<Figures>> {
   })
   const once = async () => {
     const name = `stampede:${process.pid}:${fresh++}`
-    runs = 0
-    const started = performance.now()
     await Promise.all(Array.from({ length: 1000 }, (_, i) => ask(i, name)))
-    return performance.now() - started
+    return 1
   }
   for (let i = 0; i < 3; i++) await once()
-  return async () => {
-    const ms = await once()
-    return { operations: 1, runs, ms }
-  }
+  return { '': () => measure(once) }
 }
 
-async function tags (count: number): Promise<() => Promise<Figures>> {
+/** Invalidates a tag of a number of entries: the library writes the first of them, and `fillByFormat` the others. */
+async function tags (count: number): Promise<Loads> {
   const peer = await open('tiers', true)
   let first = 0
-  return async () => {
-    const [tag, last] = [`tag-${fresh++}`, nameOf(first + count - 1)]
-    // One-time work, such as loading scripts, is not measured.
-    await peer.put('warm', 1, 'warm')
-    await peer.invalidate('warm')
-    await admin.flushdb()
-    const before = await memory()
-    await peer.put(nameOf(first), { entry: nameOf(first) }, tag)
-    await fillByFormat(admin, first, first + count, peer.idOf)
-    const bytes = await memory() - before
-    const isThere = async () => {
-      runs = 0
-      await peer.getOrSet(last, async () => ++runs)
-      return runs === 0
+  const isThere = async (name: string) => {
+    const before = runs
+    await peer.getOrSet(name, async () => ++runs)
+    return runs === before
+  }
+  return {
+    '': async () => {
+      const [tag, last] = [`tag-${fresh++}`, nameOf(first + count - 1)]
+      // One-time work, such as loading scripts, is not measured.
+      await peer.put('warm', 1, 'warm')
+      await peer.invalidate('warm')
+      await admin.flushdb()
+      const before = await memory()
+      await peer.put(nameOf(first), { entry: nameOf(first) }, tag)
+      await fillByFormat(admin, first, first + count, peer.idOf)
+      const bytes = (await memory() - before) / count
+      if (!await isThere(last)) throw new Error('what was filled in is not found')
+      const round = await measure(async () => {
+        await peer.invalidate(tag)
+        return 1
+      })
+      if (await isThere(last)) throw new Error('not invalidated')
+      // The library's own memory is not cleared.
+      first += count
+      return { ...round, bytes }
     }
-    if (!await isThere()) throw new Error('what was filled in is not found')
-    await admin.config('RESETSTAT')
-    const started = performance.now()
-    await peer.invalidate(tag)
-    const ms = performance.now() - started
-    invalidation = await commandsSoFar()
-    if (await isThere()) throw new Error('not invalidated')
-    // The library's own memory is not cleared.
-    first += count
-    return { operations: 1, ms, 'bytes an entry': bytes / count, MB: bytes / 1e6 }
   }
 }
-
-/** The commands of the invalidation alone, if the row measures that. */
-let invalidation: Record<string, number> | undefined
 
 async function memory (): Promise<number> {
   return Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1])
 }
 
-/** Counts commands, except PING and those that the benchmark sends itself. */
-async function commandsSoFar (): Promise<Record<string, number>> {
-  const counts: Record<string, number> = {}
-  for (const [, name = '', calls] of (await admin.info('commandstats')).matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)) {
-    if (!['info', 'config|resetstat', 'ping'].includes(name)) counts[name] = Number(calls)
+async function openRow (): Promise<Loads> {
+  const [kind = '', count] = row.split('-')
+  switch (kind) {
+    case 'l1': return await hits(library === 'async-cache-dedupe' ? 'process' : 'tiers')
+    case 'l2': return await hits('redis')
+    case 'miss': return await misses()
+    case 'stampede': return await stampede(Number(count))
+    case 'tags': return await tags(Number(count))
+    default: throw new Error(`no row ${row}`)
   }
-  return counts
 }
 
-const rows: Record<string, () => Promise<() => Promise<Figures>>> = {
-  l1: () => hits(library === 'async-cache-dedupe' ? 'process' : 'tiers'),
-  l2: () => hits('redis'),
-  miss: misses,
-  'stampede-1': () => stampede(1),
-  'stampede-4': () => stampede(4),
-  tags: () => tags(Number(process.env['COUNT'] ?? 10))
+const loads = await openRow()
+const send = (rounds: Record<string, CallRound>, problem?: string) => {
+  process.send?.(
+    { loads: Object.keys(loads), rounds, ...(problem !== undefined && { problem }) } satisfies WorkerReply
+  )
 }
-
-async function main (): Promise<void> {
-  const round = await rows[row]?.()
-  if (round === undefined) throw new Error(`no row ${row}`)
-  process.once('disconnect', () => process.exit())
-  process.on('message', async () => {
-    try {
-      await admin.config('RESETSTAT')
-      const figures = await round()
-      const commands = invalidation ?? await commandsSoFar()
-      const isWrong = (row === 'l1' || row === 'l2') && runs > 0
-      process.send?.(
-        {
-          figures, commands, ...(isWrong && { problem: `${runs} factory runs where all was to be there` })
-        } satisfies Round
-      )
-    } catch (error) {
-      process.send?.({ figures: {}, commands: {}, problem: String(error) } satisfies Round)
-    }
-  })
-  process.send?.({ figures: {}, commands: {} } satisfies Round)
-}
-
-await main()
+process.once('disconnect', () => process.exit())
+process.on('message', async () => {
+  const rounds: Record<string, CallRound> = {}
+  try {
+    for (const [name, measureLoad] of Object.entries(loads)) rounds[name] = await measureLoad()
+    send(rounds)
+  } catch (error) {
+    send(rounds, String(error))
+  }
+})
+send({})

@@ -1,152 +1,113 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { parseArgs } from 'node:util'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 import { PEERS } from './data-cache-peers.js'
-import type { Round } from './data-cache-worker.js'
-import { report, type Row } from './run.js'
+import type { CallRound, WorkerReply } from './data-cache-worker.js'
+import { alternate } from './frame/alternate.js'
+import { commandsText } from './frame/http-load.js'
+import { short, type Row } from './frame/markdown.js'
+import { readOptions } from './frame/options.js'
+import { sumOf } from './frame/redis-work.js'
+import { Report } from './frame/report.js'
+import type { Variant } from './frame/results.js'
+import { median } from './frame/statistics.js'
 
-// Measures `fastify.cache` and its peers on one Redis, with a process for each library and row. Their rounds alternate,
-// and the table has the median with its ratio to this suite's: above 1.00 a peer is better, below worse.
-// `--rows l1,miss` runs these rows alone.
-const ALL = ['l1', 'l2', 'miss', 'stampede', 'tags']
-const { values: { rows = ALL.join(), rounds = '5', counts = '10,10000,1000000' } } = parseArgs({
-  options: { rows: { type: 'string' }, rounds: { type: 'string' }, counts: { type: 'string' } }
-})
-const chosen = rows.split(',')
-const unknown = chosen.find(row => !ALL.includes(row))
-if (unknown !== undefined) throw new Error(`no row ${unknown}: ${ALL.join(', ')}`)
-
-const SUITE = 'this suite'
+// Measures `fastify.cache` and its peers on one Redis, with a process for each library and row.
+// `--only l1,miss` runs these rows alone.
+const FREEZE = 'this suite, freeze'
+const options = readOptions(['l1', 'l2', 'miss', 'stampede', 'tags', 'tags-million'], ['l1', 'l2', 'miss', 'stampede'])
+const report = new Report(options.isQuick)
+const ROUND_MS = options.isQuick ? 200 : 1000
 const server = await startRedis()
 
-interface Library { name: string, child: ChildProcess, rounds: Round[] }
+interface Library extends Variant<CallRound> { child: ChildProcess, reply: WorkerReply }
 
-async function measure (row: string, times: number, env: Record<string, string> = {}): Promise<Library[]> {
+/** Measures a row of the worker, and prints a table for each of its loads. */
+async function measure (title: string, row: string, rounds = options.rounds): Promise<void> {
   const libraries: Library[] = []
-  for (const name of Object.keys(PEERS)) {
-    const child = fork(new URL('./data-cache-worker.ts', import.meta.url), [name, row, server.url], {
-      execArgv: ['--import', 'tsx', '--max-old-space-size=8192'], env: { ...process.env, ...env }
-    })
-    const { problem } = await next(child)
-    if (problem !== undefined) throw new Error(`${name}, ${row}: ${problem}`)
-    libraries.push({ name, child, rounds: [] })
+  for (const variant of Object.keys(PEERS)) {
+    // The others hand out copies, as this suite does by default.
+    if (variant === FREEZE && row !== 'l1') continue
+    if (options.variants?.includes(variant) ?? true) libraries.push(await start(variant, row))
   }
-  for (let round = 0; round < times; round++) {
-    for (const { child, rounds } of libraries) {
-      if (child.connected) child.send('go')
-      rounds.push(await next(child))
+  const loads = new Map<string, Array<Variant<CallRound>>>()
+  for (const { variant, reply } of libraries) {
+    for (const load of reply.loads) loads.set(load, [...loads.get(load) ?? [], { variant, rounds: [] }])
+  }
+  await alternate(libraries, rounds, async ({ variant, child }) => {
+    const { rounds } = await ask(child)
+    for (const [load, variants] of loads) {
+      variants.find(one => one.variant === variant)?.rounds.push(rounds[load] ?? { failed: 1, commands: {} })
     }
+  })
+  for (const { child } of libraries) await stop(child)
+  for (const [load, variants] of loads) {
+    report.compare(`Data cache, ${title}${load === '' ? '' : `, ${load}`}`, variants, ['this suite'], columnsOf)
   }
-  for (const { child } of libraries) {
-    if (child.exitCode !== null || child.signalCode !== null) continue
-    child.disconnect()
-    await once(child, 'exit')
-  }
-  return libraries
 }
 
-/** Resolves with the worker's next round, or with a problem if it has exited. */
-async function next (child: ChildProcess): Promise<Round> {
-  const ended: Round = { figures: {}, commands: {}, problem: 'the process has ended' }
+async function start (variant: string, row: string): Promise<Library> {
+  const child = fork(
+    new URL('./data-cache-worker.ts', import.meta.url), [variant, row, server.url, String(ROUND_MS)],
+    { execArgv: ['--import', 'tsx', '--max-old-space-size=8192'] }
+  )
+  const reply = await next(child)
+  if (reply.problem !== undefined) throw new Error(`${variant}, ${row}: ${reply.problem}`)
+  return { variant, child, reply, rounds: [] }
+}
+
+async function ask (child: ChildProcess): Promise<WorkerReply> {
+  if (child.connected) child.send('go')
+  const reply = await next(child)
+  if (reply.problem !== undefined) console.log(`\n${child.spawnargs.slice(-4, -2).join(', ')}: ${reply.problem}`)
+  return reply
+}
+
+/** Resolves with the worker's next reply, or with a problem if it has exited. */
+async function next (child: ChildProcess): Promise<WorkerReply> {
+  const ended: WorkerReply = { loads: [], rounds: {}, problem: 'the process has ended' }
   if (child.exitCode !== null || child.signalCode !== null) return ended
   const settled = new AbortController()
   const { signal } = settled
-  const [round] = await Promise.race(
+  const [reply] = await Promise.race(
     [once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])]
   )
   settled.abort()
-  return round
+  return reply
 }
 
-function sorted (values: number[]): number[] {
-  return values.filter(Number.isFinite).sort((a, b) => a - b)
+async function stop (child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  child.disconnect()
+  await once(child, 'exit')
 }
 
-function median ({ rounds }: Library, name: string): number {
-  const values = sorted(rounds.map(({ figures }) => figures[name] ?? NaN))
-  return values[Math.floor(values.length / 2)] ?? NaN
-}
-
-/** The commands of Redis per operation, by name. */
-function commandsOf ({ rounds }: Library): { total: number, text: string } {
-  const sums = new Map<string, number>()
-  let operations = 0
-  for (const { figures, commands } of rounds) {
-    operations += figures['operations'] ?? 0
-    for (const [name, calls] of Object.entries(commands)) sums.set(name, (sums.get(name) ?? 0) + calls)
-  }
-  const each = [...sums].map(([name, calls]) =>
-    ({ name, calls: calls / operations })).filter(({ calls }) => calls >= 0.01).sort((a, b) => b.calls - a.calls)
+function columnsOf ({ rounds }: Variant<CallRound>): Row {
+  const of = (pick: (round: CallRound) => number | undefined) => median(rounds.map(round => pick(round) ?? NaN))
+  const bytes = of(round => round.bytes)
   return {
-    total: each.reduce((total, { calls }) => total + calls, 0),
-    text: each.map(({ name, calls }) => `${name} ${short(calls)}`).join(', ')
+    'µs a call': short(of(({ throughput = NaN }) => 1e6 / throughput)),
+    'factory runs': short(of(({ runs }) => runs)),
+    'Redis commands': short(of(({ commands }) => sumOf(commands))),
+    commands: commandsText(rounds.map(({ commands }) => commands)),
+    ...(!Number.isNaN(bytes) && { 'bytes an entry in Redis': short(bytes) })
   }
 }
 
-const short = (value: number): string =>
-  !Number.isFinite(value)
-    ? '–'
-    : value >= 100 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
-
-interface Column {
-  title: string
-  figure: string
-  /** Whether a larger or a smaller figure is better; the table then has the ratio to the suite's figure. */
-  better?: 'more' | 'less'
-}
-
-function table (title: string, libraries: Library[], columns: Column[]): void {
-  const ours = libraries.find(({ name }) => name === SUITE)
-  report(title, libraries.map(library => {
-    const row: Row = { variant: library.name }
-    for (const { title, figure, better } of columns) {
-      const value = median(library, figure)
-      row[title] = short(value)
-      if (better === undefined) continue
-      const ratio = ours === undefined
-        ? NaN
-        : better === 'less' ? median(ours, figure) / value : value / median(ours, figure)
-      row[`ratio of ${title}`] = Number.isFinite(ratio) ? ratio.toFixed(2) : '–'
-    }
-    const { total, text } = commandsOf(library)
-    return { ...row, 'Redis commands': short(total), which: text }
-  }))
-  for (const { name, rounds } of libraries) {
-    for (const { problem } of rounds) if (problem !== undefined) console.log(`\n${name}: ${problem}`)
-  }
-}
-
-const one: Column = { title: 'µs, one caller', figure: 'us, one caller', better: 'less' }
-const many: Column = { title: 'a second, 50 callers', figure: 'a second, 50 callers', better: 'more' }
-const took: Column = { title: 'ms', figure: 'ms', better: 'less' }
-const times = Number(rounds)
-
-if (chosen.includes('l1')) table('Hit in this process, 100 keys of 1 KiB', await measure('l1', times), [one])
-if (chosen.includes('l2')) table('Hit in Redis, without L1', await measure('l2', times), [one, many])
-if (chosen.includes('miss')) {
-  table(
-    'Miss, each another key', await measure('miss', times),
-    [one, many, { title: 'factory runs', figure: 'runs an operation' }]
-  )
-}
-if (chosen.includes('stampede')) {
+const { parts, rounds } = options
+if (parts.has('l1')) await measure('hit in L1', 'l1')
+if (parts.has('l2')) await measure('hit in Redis', 'l2')
+if (parts.has('miss')) await measure('miss', 'miss')
+if (parts.has('stampede')) {
   for (const instances of [1, 4]) {
-    table(`1,000 callers at once for a missing key, ${instances} instance(s), the factory takes 20 ms`, await measure(
-      `stampede-${instances}`, 3 * times
-    ),
-    [{ title: 'factory runs', figure: 'runs' }, { ...took, title: 'ms to the last answer' }])
+    const title = `1,000 callers at once for a missing key, ${instances} instance(s), the factory takes 20 ms`
+    await measure(title, `stampede-${instances}`, 3 * rounds)
   }
 }
-if (chosen.includes('tags')) {
-  for (const count of counts.split(',')) {
-    table(`Invalidation of a tag of ${Number(count).toLocaleString('en')} entries`, await measure(
-      'tags', Number(count) > 100_000 ? 1 : times, { COUNT: count }
-    ),
-    Number(count) < 1000
-      ? [took]
-      : [took, { title: 'bytes an entry in Redis', figure: 'bytes an entry' }, { title: 'MB', figure: 'MB' }])
-  }
+if (parts.has('tags')) {
+  for (const count of [10, 10_000]) await measure(`invalidation of a tag of ${short(count)} entries`, `tags-${count}`)
 }
+if (parts.has('tags-million')) await measure('invalidation of a tag of 1,000,000 entries', 'tags-1000000', 1)
 await stopAll()
+report.end()

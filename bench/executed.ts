@@ -4,9 +4,12 @@ import { Session, type Profiler } from 'node:inspector/promises'
 import { parseArgs } from 'node:util'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { report, type Row } from './run.js'
+import { markdown, type Row } from './frame/markdown.js'
+import { QUICK_NOTE } from './frame/report.js'
 
-const { values: { list = false } } = parseArgs({ options: { list: { type: 'boolean' } } })
+const { values: { list = false, quick = false } } = parseArgs({
+  options: { list: { type: 'boolean' }, quick: { type: 'boolean' } }
+})
 const DIST = new URL(process.env['DIST'] ?? '../dist/', import.meta.url).href
 const {
   cache, rateLimit, redis: redisPlugin, session
@@ -51,7 +54,7 @@ const sessions = await appWith(async app => {
 
 interface Executed { files: Set<string>, functions: string[] }
 
-const ATTEMPTS = 20
+const ATTEMPTS = quick ? 3 : 20
 
 /** Returns the smallest of many measurements: in some of them a timer runs, or L1 waits for a reply of Redis. */
 async function shortest (app: FastifyInstance, requestOf: () => InjectOptions): Promise<Executed> {
@@ -104,7 +107,8 @@ for (const [name, app, request] of REQUESTS) {
   rows.push({ request: name, files: files.size, functions: functions.length })
   if (list) console.log(`\n${name}\n${functions.sort().map(line => `  ${line}`).join('\n')}`)
 }
-report('Files and functions executed', rows)
+console.log(`\nFiles and functions executed\n\n${markdown(rows)}`)
+if (quick) console.log(`\n${QUICK_NOTE}`)
 
 for (const app of [cached, limited, sessions]) await app.close()
 await server.stop()

@@ -3,8 +3,11 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { QUICK_NOTE } from './frame/report.js'
 
-const ROUNDS = 9
+const { values: { quick = false } } = parseArgs({ options: { quick: { type: 'boolean' } } })
+const ROUNDS = quick ? 2 : 9
 
 interface Manifest {
   exports: Record<string, string | { default: string }>
@@ -47,3 +50,4 @@ function print (title: string, rows: Array<readonly [string, number]>): void {
 
 print('subpath, after Fastify', subpaths.map(([name, file]) => [name, measure(AFTER_FASTIFY, file)]))
 print('package, alone', packages.map(name => [name, measure(LOAD, name)]))
+if (quick) console.log(`\n${QUICK_NOTE}`)

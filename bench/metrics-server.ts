@@ -15,7 +15,9 @@ declare module 'fastify' {
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const app = Fastify()
-if (variant !== 'without') await app.register(metrics, { tracing: variant === 'with, tracing' })
+if (variant !== 'this suite, without metrics') {
+  await app.register(metrics, { tracing: variant === 'this suite, metrics, tracing' })
+}
 await app.register(redis, { url, prefix: 'bench' })
 await app.register(rateLimit, { max: 100_000, timeWindow: '1 second' })
 await app.register(session, { secret: 'a secret of at least thirty-two characters' })

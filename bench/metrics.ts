@@ -1,63 +1,55 @@
-// Measures the cost of metrics: requests per second, and CPU time per request, of one Fastify process with cache,
-// limiter and sessions, with and without metrics, in alternating rounds. The result is the median of the ratios of
-// neighbouring rounds, because the machine drifts by more than the difference. On a shared machine the CPU time is the
-// better measure.
-import autocannon from 'autocannon'
+// Measures the cost of metrics: requests per second, and CPU of a request, of one Fastify process with cache, limiter
+// and sessions, with and without metrics. On a shared machine the CPU time is the better measure.
+import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
-import { at, CONNECTIONS, ownCpu, report, setting, startServer, stopServers } from './run.js'
+import { CONNECTIONS, measure, type Headers, type HttpRound } from './frame/http-load.js'
+import { readOptions } from './frame/options.js'
+import { Report } from './frame/report.js'
+import type { Variant } from './frame/results.js'
+import { giveServersACore, startServer, stopServers, type Server } from './frame/server.js'
+import { quantile } from './frame/statistics.js'
 
-const ROUNDS = setting('ROUNDS', 15)
-const SECONDS = setting('SECONDS', 3)
-const VARIANTS = ['without', 'with', 'with, tracing', 'with, scraped']
+const WITHOUT = 'this suite, without metrics'
+const SCRAPED = 'this suite, metrics, scraped'
+const VARIANTS = [WITHOUT, 'this suite, metrics', 'this suite, metrics, tracing', SCRAPED]
 
+const options = readOptions(['cached', 'plain'])
+const report = new Report(options.isQuick)
+giveServersACore()
 const redis = await startRedis()
-const servers = await Promise.all(VARIANTS.map(async variant => {
-  const server = await startServer('./metrics-server.ts', [variant, redis.url])
-  const visit = await fetch(`${server.url}/visit`, { method: 'POST' })
-  const cookie = visit.headers.get('set-cookie')?.split(';', 1)[0] ?? ''
-  return { ...server, variant, cookie }
-}))
+const admin = new Redis(redis.url)
 
-interface Round { rate: number, micros: number }
-
-async function load ({ variant, child, url, cookie }: typeof servers[number], path: string): Promise<Round> {
+async function start (variant: string): Promise<Server> {
+  const server = await startServer('metrics-server.ts', [variant, redis.url])
   // Fifteen times as often as Prometheus scrapes by default.
-  const scraping = variant === 'with, scraped'
-    ? setInterval(() => { fetch(`${url}/metrics`).then(r => r.text()).catch(() => {}) }, 1000)
-    : undefined
-  const before = await ownCpu(child)
-  const {
-    requests, non2xx
-  } = await autocannon({ url: url + path, connections: CONNECTIONS, duration: SECONDS, headers: { cookie } })
-  clearInterval(scraping)
-  if (non2xx > 0) throw new Error(`${non2xx} were refused`)
-  return { rate: requests.average, micros: (await ownCpu(child) - before) / requests.total }
+  if (variant === SCRAPED) {
+    setInterval(() => { fetch(`${server.url}/metrics`).then(r => r.text()).catch(() => {}) }, 1000).unref()
+  }
+  return server
 }
 
-for (const path of ['/cached/1', '/plain']) {
-  const rounds = new Map(VARIANTS.map(variant => [variant, [] as Round[]]))
-  for (const server of servers) await load(server, path)
-  for (let at = 0; at < ROUNDS; at++) {
-    // Forward and backward, so that no variant is always first.
-    for (const server of at % 2 === 0 ? servers : [...servers].reverse()) {
-      rounds.get(server.variant)?.push(await load(server, path))
-    }
-  }
-  const base = rounds.get('without') ?? []
-  report(`Metrics, ${path}`, VARIANTS.map(variant => {
-    const own = rounds.get(variant) ?? []
-    const ratiosOf = (what: keyof Round) => own.map((round, at) => round[what] / (base[at]?.[what] ?? NaN))
-    const summary = (values: number[]) =>
-      `${at(values, 0.5).toFixed(3)} (${at(values, 0.25).toFixed(3)} to ${at(values, 0.75).toFixed(3)})`
-    return {
-      variant,
-      'requests/s': Math.round(at(own.map(({ rate }) => rate), 0.5)),
-      'of without (middle half)': summary(ratiosOf('rate')),
-      'CPU µs a request': at(own.map(({ micros }) => micros), 0.5).toFixed(1),
-      'CPU of without': summary(ratiosOf('micros'))
-    }
-  }))
+async function visit (url: string): Promise<Headers[]> {
+  const response = await fetch(`${url}/visit`, { method: 'POST' })
+  const cookie = response.headers.get('set-cookie')?.split(';', 1)[0] ?? ''
+  return Array.from({ length: CONNECTIONS }, () => ({ cookie }))
 }
-await stopServers(servers)
+
+/** The differences are small, so the table has the middle half of the ratios of neighbouring rounds as well. */
+function middleHalf ({ rounds }: Variant<HttpRound>, base: Variant<HttpRound> | undefined): string {
+  const ratios = rounds.map(({ cpu }, i) => cpu / (base?.rounds[i]?.cpu ?? NaN))
+  return `${quantile(ratios, 0.25).toFixed(3)} to ${quantile(ratios, 0.75).toFixed(3)}`
+}
+
+for (const [part, path] of [['cached', '/cached/1'], ['plain', '/plain']] as const) {
+  if (!options.parts.has(part)) continue
+  const measured = await measure({ options, redis: admin, variants: VARIANTS, start, path, clientsOf: visit })
+  const base = measured.find(({ variant }) => variant === WITHOUT)
+  report.compare(`Metrics, ${path}`, measured, [WITHOUT], one => ({
+    'CPU, of without, middle half': middleHalf(one, base)
+  }))
+  await stopServers(measured.flatMap(({ servers }) => servers))
+}
+admin.disconnect()
 await stopAll()
+report.end()

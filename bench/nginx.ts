@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../tools/servers/free-port.js'
@@ -13,7 +13,9 @@ export function hasNginx (): boolean {
  * Starts one nginx process with `proxy_cache` in front of a server, in its own folder and with the rights of this
  * process.
  */
-export async function startNginx (upstream: string): Promise<{ url: string, stop: () => void }> {
+export async function startNginx (
+  upstream: string
+): Promise<{ url: string, cpuMicros: () => number, stop: () => void }> {
   const dir = scratchDir()
   const port = await freePort()
   const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name =>
@@ -57,9 +59,22 @@ http {
   }
   return {
     url,
+    cpuMicros: () => cpuOfProcess(child.pid ?? 0),
     stop () {
       child.kill()
       forgetPid(dir)
     }
+  }
+}
+
+const MICROS_A_TICK = 10_000
+
+/** Returns the CPU time of another process in microseconds, by the fields utime and stime of Linux; NaN elsewhere. */
+function cpuOfProcess (pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    return (Number(fields[11]) + Number(fields[12])) * MICROS_A_TICK
+  } catch {
+    return NaN
   }
 }

@@ -8,32 +8,35 @@ import { portOf } from '../plugins/shared/redis/client.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
-import { columnsOf, commandsOf, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import { httpColumns, measure } from './frame/http-load.js'
+import { readOptions } from './frame/options.js'
+import { Report } from './frame/report.js'
+import { giveServersACore, startServer, stopServers } from './frame/server.js'
 
-// Measures requests per second and latency of one Fastify process that sends 1 KiB, with peers in the same run. Rounds
-// alternate; the table has the median of each variant, as a share of the bare route.
+// Measures requests per second, CPU and latency of one Fastify process that sends 1 KiB, with peers in the same run.
 const VARIANTS = [
-  'bare', 'bare + GET', 'suite, memory', 'suite, Redis', '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis',
-  'rate-limiter-flexible, Redis'
+  'bare', 'bare + GET', 'this suite, memory', 'this suite, Redis', '@fastify/rate-limit, memory',
+  '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis'
 ]
+const A_KEY_A_REQUEST = ['this suite, Redis', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis'].map(
+  variant => `${variant}, a key a request`
+)
 
+const options = readOptions(['boundary', 'memory', 'load'], ['load'])
+const report = new Report(options.isQuick)
+giveServersACore()
 const server = await startRedis()
 const admin = new Redis(server.url)
 
-async function compare (title: string, max: number): Promise<void> {
-  const measured = await takeTurns({
+async function compare (title: string, variants: readonly string[], max: number): Promise<void> {
+  const measured = await measure({
+    options,
     redis: admin,
-    variants: VARIANTS,
-    start: variant => startServer('./rate-limit-server.ts', [variant, String(max), server.url]),
-    processes: setting('PROCESSES', 1),
-    rounds: setting('ROUNDS', 5),
-    seconds: setting('SECONDS', 3)
+    variants,
+    start: variant => startServer('rate-limit-server.ts', [variant, String(max), server.url]),
+    accepted: max === 1 ? 429 : 200
   })
-  report(title, measured.map(one => ({
-    ...columnsOf(measured, one, ['bare', 'bare + GET']),
-    'Redis commands': median(one.rounds.map(commandsOf)).toFixed(1),
-    'bytes to and from Redis': Math.round(median(one.rounds.map(({ bytesIn, bytesOut }) => bytesIn + bytesOut)))
-  })))
+  report.compare(title, measured, ['bare', 'bare + GET'], httpColumns)
   await stopServers(measured.flatMap(({ servers }) => servers))
 }
 
@@ -62,7 +65,7 @@ async function memory (): Promise<void> {
     row['list of times'] = Number(await admin.memory('USAGE', 'list', 'SAMPLES', 0))
     rows.push(row)
   }
-  report('Bytes a key in Redis, with max requests in its window', rows)
+  report.table('Bytes a key in Redis, with max requests in its window', rows)
 }
 
 /**
@@ -94,15 +97,15 @@ async function boundary (): Promise<void> {
     })
     await app.close()
   }
-  report('max 100 a second, 100 requests on each side of the edge', rows)
+  report.table('max 100 a second, 100 requests on each side of the edge', rows)
 }
 
-const PARTS = (process.env['PARTS'] ?? 'boundary,memory,load').split(',')
-if (PARTS.includes('boundary')) await boundary()
-if (PARTS.includes('memory')) await memory()
-if (PARTS.includes('load')) {
-  await compare('Rate limit, allowed', 100_000)
-  await compare('Rate limit, refused', 1)
+if (options.parts.has('boundary')) await boundary()
+if (options.parts.has('memory')) await memory()
+if (options.parts.has('load')) {
+  await compare('Rate limit, allowed', [...VARIANTS, ...A_KEY_A_REQUEST], 100_000)
+  await compare('Rate limit, refused', VARIANTS, 1)
 }
 admin.disconnect()
 await stopAll()
+report.end()

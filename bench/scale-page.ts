@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import type { Carried } from './scale-connections.js'
 import type { Figures, Size } from './scale-measure.js'
 
-const PAGE = new URL('../docs/scaling.md', import.meta.url)
+const PAGE = new URL('../docs/operations/scaling.md', import.meta.url)
 const MILLION = 1_000_000
 
 /** @throws if the page has no such place */

@@ -1,19 +1,22 @@
 // Measures keys, memory and Redis's CPU by users of each plugin, and connections:
-// `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`. A whole run writes the tables of
+// `npm run bench:scale [-- --users 1000000] [--only sessions,stream] [--quick]`. A whole run writes the tables of
 // docs/operations/scaling.md; one with more users than the usual 100,000 writes the comparison with the projection.
 import { parseArgs } from 'node:util'
 import { stopAll } from '../tools/servers/registry.js'
+import { QUICK_NOTE } from './frame/report.js'
 import { bytesAConnection, connections } from './scale-connections.js'
 import { exampleTable } from './scale-example.js'
 import { KINDS } from './scale-kinds.js'
 import { measure, type Figures } from './scale-measure.js'
 import { connectionsTable, costsTable, group, projectionTable, sizesTable, writeTable } from './scale-page.js'
 
-const COUNTS = [10_000, 100_000]
-const OPERATIONS = 6000
-const CONNECTIONS = 1000
+const { values: { users, only, quick = false } } = parseArgs({
+  options: { users: { type: 'string' }, only: { type: 'string' }, quick: { type: 'boolean' } }
+})
+const COUNTS = quick ? [100, 500] : [10_000, 100_000]
+const OPERATIONS = quick ? 200 : 6000
+const CONNECTIONS = quick ? 50 : 1000
 
-const { values: { users, only } } = parseArgs({ options: { users: { type: 'string' }, only: { type: 'string' } } })
 const names = only?.split(',')
 const unknown = names?.filter(name => name !== 'connections' && !KINDS.some(kind => kind.name === name)) ?? []
 if (unknown.length > 0) {
@@ -48,8 +51,9 @@ if (isProjection) {
   }
 }
 await stopAll()
+if (quick) console.log(`\n${QUICK_NOTE}`)
 
 function show (name: string, text: string, isWhole: boolean): void {
   console.log(`\n${text}`)
-  if (isWhole) writeTable(name, text)
+  if (isWhole && !quick) writeTable(name, text)
 }

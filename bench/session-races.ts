@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process'
-import type { Server } from './run.js'
+import type { Server } from './frame/server.js'
 
 type Servers = readonly [Server, Server, Server]
 type LogIn = (url: string, user: string) => Promise<string>

@@ -38,6 +38,18 @@ const profile = {
   fieldSeen: Array.from({ length: 20 }, (_, i) => `product-${100 + i}`)
 }
 
+/** Together with `userId`, as in `bench/scale-kinds.ts`. */
+const smallProfile = {
+  visits: 0,
+  fieldCustomer: {
+    name: 'Ann Example',
+    mail: 'ann@example.com',
+    roles: ['customer'],
+    locale: 'en-GB',
+    cart: [1, 2, 3].map(product => ({ product, quantity: 1, price: 1999 }))
+  }
+}
+
 async function peer (app: FastifyInstance, options: Partial<FastifySessionOptions>): Promise<void> {
   await app.register(fastifyCookie)
   // By default the cookie is sent over HTTPS only, and without it no session would be saved here.
@@ -60,6 +72,11 @@ function addSessionRoutes (app: FastifyInstance): void {
     await request.session.regenerate()
     Object.assign(request.session, profile, { userId: request.params.user, visits: 0 })
     return { user: request.session.userId }
+  })
+  app.get<{ Params: { user: string } }>('/login-small/:user', async request => {
+    await request.session.regenerate()
+    Object.assign(request.session, smallProfile, { userId: request.params.user })
+    return {}
   })
   app.get('/logout', async request => { await request.session.destroy(); return {} })
   app.get('/session', async request => ({ ...request.session }))
