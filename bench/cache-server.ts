@@ -2,13 +2,10 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { startNginx } from './nginx.js'
+import { compiled } from './frame/compiled.js'
 import { measureAlso, serve, tell } from './serve.js'
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
-// peers.
-const {
-  cache, redis: redisPlugin
-} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
 
 const [variant = '', bytes = '', url = ''] = process.argv.slice(2)
 const body = Buffer.alloc(Number(bytes), 'x')

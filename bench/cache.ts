@@ -8,6 +8,7 @@ import type { CacheStats } from '../plugins/cache/index.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 import { hasNginx } from './nginx.js'
+import { compiled } from './frame/compiled.js'
 import { httpColumns, measure, type Measured } from './frame/http-load.js'
 import type { Row } from './frame/markdown.js'
 import { readOptions } from './frame/options.js'
@@ -25,8 +26,6 @@ const options = readOptions(['stampede', 'memory', 'invalidations', 'load'], ['l
 const report = new Report(options.isQuick)
 const SIZES = options.isQuick ? [1024] : [1024, 65_536, 1_048_576]
 
-const compiled = async (path: string): Promise<unknown> =>
-  await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
 const {
   RedisCacheStore, invalidationChannel

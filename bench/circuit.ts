@@ -2,14 +2,16 @@ import { circuitBreaker, ConsecutiveBreaker, handleAll, timeout, TimeoutStrategy
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import CircuitBreaker from 'opossum'
-import { portOf } from '../plugins/shared/redis/client.js'
-import { guardRedis } from '../plugins/shared/redis/guard.js'
 import { alternate } from './frame/alternate.js'
 import { measureCalls } from './frame/calls.js'
+import { compiled } from './frame/compiled.js'
 import { readOptions } from './frame/options.js'
 import { Report } from './frame/report.js'
 import type { Round } from './frame/results.js'
 import { median } from './frame/statistics.js'
+
+const { portOf } = await compiled('shared/redis/client') as typeof import('../plugins/shared/redis/client.js')
+const { guardRedis } = await compiled('shared/redis/guard') as typeof import('../plugins/shared/redis/guard.js')
 
 // Measures what a deadline and a circuit breaker cost on the hot path: 50 concurrent operations that resolve
 // immediately. The server receives no commands.

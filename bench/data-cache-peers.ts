@@ -8,6 +8,7 @@ import { redisBusDriver, redisDriver } from 'bentocache/drivers/redis'
 import { Cacheable } from 'cacheable'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
+import { compiled } from './frame/compiled.js'
 
 export type Factory = () => Promise<unknown>
 
@@ -29,10 +30,6 @@ export interface Peer {
 
 type Open = (url: string, arrangement: Arrangement, hasTags: boolean) => Promise<Peer>
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
-// peers.
-const compiled = async (path: string): Promise<unknown> =>
-  await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const SECONDS = 600
 const TTL = '10m'
 

@@ -80,7 +80,7 @@ async function hits (arrangement: Arrangement): Promise<Loads> {
   await load(50, 500, operation)
   const measureHits = async (callers: number, ms: number) => {
     const round = await measure(() => load(callers, ms, operation))
-    return { ...round, failed: runs }
+    return { ...round, failed: runs, reasons: ['a factory ran, though all was cached'] }
   }
   if (arrangement !== 'redis') return { '': () => measureHits(1, MS) }
   return { [ONE]: () => measureHits(1, MS / 2), [MANY]: () => measureHits(50, MS) }

@@ -36,9 +36,10 @@ async function measure (title: string, row: string, rounds = options.rounds): Pr
     for (const load of reply.loads) loads.set(load, [...loads.get(load) ?? [], { variant, rounds: [] }])
   }
   await alternate(libraries, rounds, async ({ variant, child }) => {
-    const { rounds } = await ask(child)
+    const { rounds, problem = 'no round' } = await ask(child)
     for (const [load, variants] of loads) {
-      variants.find(one => one.variant === variant)?.rounds.push(rounds[load] ?? { failed: 1, commands: {} })
+      const round = rounds[load] ?? { failed: 1, reasons: [problem], commands: {} }
+      variants.find(one => one.variant === variant)?.rounds.push(round)
     }
   })
   for (const { child } of libraries) await stop(child)
@@ -59,9 +60,7 @@ async function start (variant: string, row: string): Promise<Library> {
 
 async function ask (child: ChildProcess): Promise<WorkerReply> {
   if (child.connected) child.send('go')
-  const reply = await next(child)
-  if (reply.problem !== undefined) console.log(`\n${child.spawnargs.slice(-4, -2).join(', ')}: ${reply.problem}`)
-  return reply
+  return await next(child)
 }
 
 /** Resolves with the worker's next reply, or with a problem if it has exited. */

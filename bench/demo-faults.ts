@@ -61,7 +61,7 @@ async function measure (name: string, begin: () => Promise<void>, end: () => Pro
   const late = during.filter(({ at }) => at >= faultAt + NOTICED_MS)
   const usedAgain = samples.filter(({ at, cache }) => at >= backAt && cache === 'HIT').map(({ at }) => at - backAt)
   const failed = samples.filter(({ status }) => status !== 200).length
-  report.add(`Redis ${name}`, [{ variant: 'this suite', rounds: [{ failed }] }])
+  report.add(`Redis ${name}`, [{ variant: 'this suite', rounds: [{ failed, reasons: ['not 200'] }] }])
   return {
     Redis: name,
     requests: samples.length,

@@ -1,11 +1,9 @@
 // One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; prints its address.
 import Fastify from 'fastify'
+import { compiled } from './frame/compiled.js'
 import { serve, tell } from './serve.js'
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow it down.
-const {
-  cache, metrics, rateLimit, redis, session
-} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+const { cache, metrics, rateLimit, redis, session } = await compiled('index') as typeof import('../plugins/index.js')
 
 declare module 'fastify' {
   interface Session {

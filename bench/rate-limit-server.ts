@@ -5,13 +5,10 @@ import { Redis } from 'ioredis'
 import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import type { RateLimitPluginOptions } from '../plugins/rate-limit/options/types.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
+import { compiled } from './frame/compiled.js'
 import { serve, tell } from './serve.js'
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
-// peers.
-const {
-  rateLimit, redis: redisPlugin
-} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+const { rateLimit, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
 
 const [variant = '', max = '', url = ''] = process.argv.slice(2)
 // A window of a second: in a window of a minute, a client with so many allowed requests would measure the size of its

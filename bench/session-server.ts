@@ -5,6 +5,7 @@ import fastifySession, { type FastifySessionOptions } from '@fastify/session'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { createBlobStore } from './blob-store.js'
+import { compiled } from './frame/compiled.js'
 import { serve, tell } from './serve.js'
 
 declare module 'fastify' {
@@ -15,11 +16,7 @@ declare module 'fastify' {
   }
 }
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
-// peers.
-const {
-  session, redis: redisPlugin
-} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+const { session, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const secret = 'of the bench, thirty-two characters or more'

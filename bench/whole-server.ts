@@ -8,6 +8,7 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { Redis } from 'ioredis'
 import { createBlobStore } from './blob-store.js'
 import { peerRateLimit } from './peer-rate-limit.js'
+import { compiled } from './frame/compiled.js'
 import { serve, tell } from './serve.js'
 
 declare module 'fastify' {
@@ -16,11 +17,9 @@ declare module 'fastify' {
   }
 }
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
-// peers.
 const {
   cache, rateLimit, redis: redisPlugin, session
-} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+} = await compiled('index') as typeof import('../plugins/index.js')
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const secret = 'of the bench, thirty-two characters or more'

@@ -27,7 +27,7 @@ function rowOf (goal: Goal, ours: Variant, peers: readonly Variant[]): Row {
   return {
     row: goal.row,
     'this suite': figures.map(figure => textOf(figure, ours)).join(', '),
-    'best peer': names.map(peer => `\`${peer.variant}\`: ${figures.map(figure => textOf(figure, peer)).join(', ')}`)
+    beside: names.map(peer => `\`${peer.variant}\`: ${figures.map(figure => textOf(figure, peer)).join(', ')}`)
       .join('; by CPU '),
     'by throughput': ratioOf('throughput'),
     'by CPU': ratioOf('cpu'),

@@ -85,20 +85,30 @@ async function shoot ({ url, clients }: Target, seconds: number): Promise<autoca
 async function load (redis: Redis, target: Target, seconds: number, accepted = 200): Promise<HttpRound> {
   const { server } = target
   const [before, cpuBefore] = [await redisWork(redis), await cpuOf(server)]
-  const { requests, latency, errors, non2xx, statusCodeStats } = await shoot(target, seconds)
+  const result = await shoot(target, seconds)
   const [after, cpuAfter] = [await redisWork(redis), await cpuOf(server)]
-  const refused = accepted === 200 ? 0 : statusCodeStats?.[`${accepted}`]?.count ?? 0
+  const { requests, latency } = result
   const { micros: redisMicros, ...work } = workEach(before, after, requests.total)
   return {
     throughput: requests.average,
     cpu: (cpuAfter - cpuBefore) / requests.total,
     p50: latency.p50,
     p99: latency.p99,
-    // A server that does not respond has no errors within a round.
-    failed: requests.total === 0 ? 1 : errors + non2xx - refused,
+    ...failuresIn(result, accepted),
     redisMicros,
     ...work
   }
+}
+
+function failuresIn ({ requests, errors, statusCodeStats = {} }: autocannon.Result, accepted: number): Round {
+  // A server that does not respond has no errors within a round.
+  if (requests.total === 0) return { failed: 1, reasons: ['no response'] }
+  const failed = Object.entries(statusCodeStats).filter(
+    ([status]) => !status.startsWith('2') && status !== String(accepted)
+  )
+  const count = failed.reduce((sum, [, { count = 0 }]) => sum + count, 0)
+  const reasons = failed.map(([status]) => `status ${status}`)
+  return { failed: errors + count, reasons: errors > 0 ? [...reasons, 'no connection'] : reasons }
 }
 
 /** Returns the columns of latency and Redis. */

@@ -10,6 +10,8 @@ export interface Round {
   bytes?: number
   /** Operations that failed. */
   failed: number
+  /** How they failed: statuses of responses, or messages. */
+  reasons?: readonly string[]
 }
 
 /** A variant with its rounds; those of two variants of one result with the same index ran beside each other. */
@@ -30,7 +32,8 @@ export function failedOf ({ rounds }: Variant): number {
 export function failuresOf ({ title, variants }: Result): string[] {
   return variants.flatMap(one => {
     const failed = failedOf(one)
-    if (failed > 0) return [`${title}: ${one.variant}: ${failed} failed`]
+    const reasons = new Set(one.rounds.flatMap(({ reasons = [] }) => reasons))
+    if (failed > 0) return [`${title}: ${one.variant}: ${failed} failed (${[...reasons].join(', ') || 'no reason'})`]
     return one.rounds.length === 0 ? [`${title}: ${one.variant}: nothing was measured`] : []
   })
 }

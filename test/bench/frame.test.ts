@@ -48,7 +48,7 @@ t.test('a row has the best peer by throughput and by CPU, each with its ratio', 
   t.same(goalRows(results, [goal]), [{
     row: 'a row',
     'this suite': '200 a second, 10 µs',
-    'best peer': '`a`: 100 a second, 15 µs; by CPU `b`: 50 a second, 5 µs',
+    beside: '`a`: 100 a second, 15 µs; by CPU `b`: 50 a second, 5 µs',
     'by throughput': '2.00 ×',
     'by CPU': '0.50 ×',
     goal: '≥ 1',
@@ -91,7 +91,7 @@ t.test('a row of memory has bytes, and is behind a peer that needs fewer', async
   const rowOf = (ours: number, theirs: number) => goalRows([{
     title: 'Load', variants: [{ variant: 'this suite', rounds: [{ bytes: ours, failed: 0 }] }, { variant: 'a', rounds: [{ bytes: theirs, failed: 0 }] }]
   }], [{ row: 'memory', title: 'Load', ours: 'this suite', beside: ['a'], mostBytes: 900 }])[0]
-  t.match(rowOf(1884, 2000), { 'this suite': '1,884 bytes', 'best peer': '`a`: 2,000 bytes', goal: '≤ 900 bytes', '': 'below the goal' })
+  t.match(rowOf(1884, 2000), { 'this suite': '1,884 bytes', beside: '`a`: 2,000 bytes', goal: '≤ 900 bytes', '': 'below the goal' })
   t.match(rowOf(800, 700), { '': '**behind**' })
   t.match(rowOf(800, 900), { '': '' })
 })
@@ -108,7 +108,9 @@ t.test('a benchmark fails if this suite failed requests, or has no rounds, and n
   t.equal(exitCodeOf([passed, failed]), 1)
   t.equal(exitCodeOf([resultOf({ variant: 'this suite', rounds: [] })]), 1)
   t.equal(exitCodeOf([resultOf(variantOf('a', [[1, 1]], 5))]), 0)
-  t.same(failuresOf(failed), ['Load: this suite, early: 4 failed'])
+  t.same(failuresOf(failed), ['Load: this suite, early: 4 failed (no reason)'])
+  const rounds = [['status 503'], ['status 503', 'status 500'], []].map(reasons => ({ failed: reasons.length, reasons }))
+  t.same(failuresOf(resultOf({ variant: 'this suite', rounds })), ['Load: this suite: 3 failed (status 503, status 500)'])
 })
 
 t.test('the command line: a whole run, a quick one, some parts, and what is refused', async t => {
