@@ -1,11 +1,14 @@
+import { EventEmitter } from 'node:events'
 import Fastify, { type FastifyInstance } from 'fastify'
-import { createSentinel, type RedisSentinelType } from 'redis'
+import { createSentinel, ErrorReply, type RedisSentinelType } from 'redis'
 import t, { type Test } from 'tap'
 import { cache } from '../../plugins/cache/index.js'
 import { events } from '../../plugins/events/index.js'
 import { lock } from '../../plugins/lock/index.js'
 import { callRedis, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { portOf } from '../../plugins/shared/redis/client.js'
+import { SentinelPort } from '../../plugins/shared/redis/clients/node-redis/sentinel.js'
+import type { Subscriber } from '../../plugins/shared/redis/port.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { newPrefix, startProxy, startRedis, startSentinel, until } from '../helpers/index.js'
 
@@ -94,6 +97,69 @@ t.test('another database than 0 is known with a reserved connection, or if the p
   const refusal = { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION', message: /option "client" must be given to the plugin redis.*, but was one of createSentinel with database 1/ }
   await t.rejects(port.send('ping', []), refusal)
   await t.rejects(port.send('ping', []), refusal)
+})
+
+t.test('connections that the client lends in turn are one server: subscriptions stay, and listeners do not pile up', async t => {
+  const client = await open(t, { reserveClient: false, masterPoolSize: 2 })
+  const port = portOf(client)
+  await port.send('ping', [])
+  let ended = 0
+  const subscriber = await new Promise<Subscriber>(resolve => {
+    const opened = port.subscriber({ ready: () => resolve(opened!), message () {}, ended: () => { ended++ } })
+  })
+  t.teardown(() => subscriber.close())
+  const used = new Set<object>()
+  const { socket, received } = port
+  for (let i = 0; i < 30; i++) {
+    await port.send('ping', [])
+    await new Promise(resolve => setImmediate(resolve))
+    if (i % 2 === 0) await client._execute(false, async master => { used.add(master) })
+  }
+  t.equal(used.size, 2)
+  t.same([...used].map(each => (each as EventEmitter).listenerCount('reconnecting') <= 2), [true, true])
+  t.equal(port.socket, socket)
+  t.equal(port.received, received + 30)
+  t.equal(ended, 0)
+  t.ok(subscriber.isReady)
+})
+
+t.test('a lent connection that has given up reconnecting is connected again, while another one to the master is ready', async t => {
+  const app = await boot(t, { ...made, connectionName: 'lent' })
+  const port = portOf(app.redis)
+  await port.send('echo', ['hello'])
+  const server = (await set.master()).client()
+  const clients = String(await server.call('CLIENT', 'LIST')).trim().split('\n')
+  const lent = clients.find(line => line.includes('name=lent ') && line.includes('cmd=echo'))!
+  let giveUps = 0
+  const client = app.redis as never as RedisSentinelType
+  client.on('error', error => { if (String(error).includes('max number of clients')) giveUps++ })
+  await server.config('SET', 'maxclients', clients.length - 1)
+  await server.call('CLIENT', 'KILL', 'ID', /id=(\d+)/.exec(lent)![1]!)
+  await until('it gives up', () => giveUps > 0)
+  await server.config('SET', 'maxclients', 10_000)
+  await until('commands are sent again', async () => await port.send('ping', []).catch(() => undefined) === 'PONG')
+  await app.close()
+  await until('none is left', async () => !String(await server.call('CLIENT', 'LIST')).includes('name=lent '))
+})
+
+t.test('a client that has not connected yet has not ended for the plugins', async t => {
+  const port = portOf(createSentinel({ sentinelRootNodes: addresses, name: set.name }))
+  port.on('end', () => t.fail('ended'))
+  await t.rejects(port.send('ping', []), { message: /no master/ })
+  t.equal(port.status, 'wait')
+})
+
+t.test('a command that was refused by a replica is rejected in time if the Sentinels do not reply', async t => {
+  const master = Object.assign(new EventEmitter(), { isOpen: true, isReady: true, sendCommand: async () => { throw new ErrorReply('READONLY') } })
+  const client = Object.assign(new EventEmitter(), {
+    isOpen: true,
+    getMasterNode: () => undefined,
+    _execute: async (_isReadonly: boolean, call: (lent: unknown) => Promise<unknown>) => {
+      await call(master).catch(() => {})
+      await new Promise(() => {})
+    }
+  })
+  await t.rejects(new SentinelPort(client as never).send('set', ['key', 'value']), { message: /no master/ })
 })
 
 t.test('an unknown name, a wrong password of the Sentinels, and none that listens fail the boot', async t => {

@@ -6,7 +6,7 @@ import type {
   CommandArgument, ConnectionStatus, PortEvents, QueuedCommand, RedisPort, Subscriber, SubscriberListener
 } from '../../port.js'
 import { Node } from './single.js'
-import { NodeRedisSubscriber } from './subscriber.js'
+import { destroy, NodeRedisSubscriber } from './subscriber.js'
 import type { NodeRedisClient, NodeRedisSentinel } from './types.js'
 
 /** How long commands wait for a master. */
@@ -36,11 +36,16 @@ export class SentinelPort implements RedisPort {
   /** By real time, as the client's own timers. */
   #expiry: Timer | undefined
   #isAsking = false
+  #reviveTimer: Timer | undefined
+  #revived: NodeRedisClient | undefined
   #wasOpen: boolean
   #isUp = false
+  /** The connection that was lent last. */
   #master: NodeRedisClient | undefined
-  /** The connection of `#master`. */
-  #node: Node | undefined
+  readonly #nodes = new WeakMap<NodeRedisClient, Node>()
+  /** The replies over all connections, as a client without `reserveClient` lends one after another. */
+  received = 0
+  socket: object = {}
   #isDatabaseRead = false
   /** Why no command may be sent. */
   #unfit: Error | undefined
@@ -64,14 +69,6 @@ export class SentinelPort implements RedisPort {
     return this.#master === undefined ? 'connecting' : 'reconnecting'
   }
 
-  get socket (): object | undefined {
-    return this.#node?.socket
-  }
-
-  get received (): number {
-    return this.#node?.received ?? 0
-  }
-
   /** It is known when the client has lent its connection for the first time. */
   get database (): number {
     this.#isDatabaseRead ||= this.#master === undefined
@@ -87,7 +84,7 @@ export class SentinelPort implements RedisPort {
   sendAll (commands: readonly QueuedCommand[]): void {
     this.#waiting.push(...commands)
     if (this.#unfit !== undefined) return this.#refuse(this.#unfit)
-    this.#expiry ??= systemClock.setTimeout(() => this.#refuse(new NoMasterError()), MAX_WAIT_MS).unref()
+    this.#expireLater()
     this.#ask()
   }
 
@@ -115,34 +112,75 @@ export class SentinelPort implements RedisPort {
   #ask (): void {
     if (this.#isAsking) return
     this.#isAsking = true
+    this.#reviveLater()
     // `sendCommand` calls it as well. No public method has the connection, whose replies are counted here.
     this.client._execute(false, async master => {
       this.#isAsking = false
-      this.#follow(master)
+      const node = this.#follow(master)
       if (this.#unfit !== undefined) return this.#refuse(this.#unfit)
-      await this.#sendWaiting(this.#node!)
+      await this.#sendWaiting(node)
     }).catch((error: unknown) => {
       this.#isAsking = false
+      this.#settleRevival(undefined)
       this.#refuse(isReadonly(error) ? toError(error) : new NoMasterError({ cause: error }))
       if (this.client.isOpen) systemClock.setTimeout(() => { if (!this.#isUp) this.#ask() }, RETRY_MS).unref()
-      else this.#events.emit('end')
+      // A client that has not connected yet is not open between two attempts.
+      else if (this.#wasOpen) this.#events.emit('end')
     })
   }
 
-  #follow (master: NodeRedisClient): void {
+  /**
+   * Connects the lent connection again if it has given up while another one to the same server is ready. The client
+   * replaces its connections only when none is ready, and would ask the Sentinels without a pause, for ever.
+   */
+  #reviveLater (): void {
+    if (this.#reviveTimer !== undefined) return
+    this.#reviveTimer = systemClock.setTimeout(() => {
+      this.#reviveTimer = undefined
+      if (!this.#isAsking || !this.client.isOpen) return
+      const master = this.#master
+      const ready = this.client.getMasterNode()
+      if (master?.isOpen === false && ready !== undefined && addressOf(ready) === addressOf(master.options?.socket)) {
+        this.#revived = master
+        master.connect().catch(() => {})
+      }
+      this.#reviveLater()
+    }, RETRY_MS).unref()
+  }
+
+  /** The client itself does not close a connection that it has replaced before it was revived. */
+  #settleRevival (lent: NodeRedisClient | undefined): void {
+    if (this.#revived !== undefined && this.#revived !== lent) destroy(this.#revived)
+    this.#revived = undefined
+  }
+
+  #follow (master: NodeRedisClient): Node {
     this.#wasOpen = true
+    this.#settleRevival(master)
+    const node = this.#nodes.get(master) ?? this.#add(master)
     if (master !== this.#master) this.#replaceMaster(master)
-    if (this.#isUp) return
-    this.#isUp = true
-    this.#events.emit('ready')
+    if (!this.#isUp) {
+      this.#isUp = true
+      this.#events.emit('ready')
+    }
+    return node
+  }
+
+  #add (master: NodeRedisClient): Node {
+    const node = new Node(master)
+    this.#nodes.set(master, node)
+    const lost = (): void => { if (master === this.#master) this.#lose() }
+    for (const event of ['reconnecting', 'end', 'terminated']) master.on(event, lost)
+    return node
   }
 
   #replaceMaster (master: NodeRedisClient): void {
     if (this.#isDatabaseRead && databaseOf(master) !== 0) this.#unfit = unexpectedDatabase(databaseOf(master))
+    const before = this.#master
     this.#master = master
-    this.#node = new Node(master)
-    const lost = (): void => { if (master === this.#master) this.#lose() }
-    for (const event of ['reconnecting', 'end', 'terminated']) master.on(event, lost)
+    // The client closes all connections before it opens those to another server.
+    if (before?.isOpen === true && addressOf(before.options?.socket) === addressOf(master.options?.socket)) return
+    this.socket = {}
     // What is published from now on does not reach the server before.
     for (const subscriber of this.#subscribers) subscriber.close()
     this.#subscribers.clear()
@@ -151,6 +189,7 @@ export class SentinelPort implements RedisPort {
   #lose (): void {
     if (!this.#isUp) return
     this.#isUp = false
+    this.socket = {}
     this.#events.emit('close')
     if (this.client.isOpen) this.#events.emit('reconnecting')
     // Has the client look for the master until there is one.
@@ -167,11 +206,15 @@ export class SentinelPort implements RedisPort {
     await Promise.all(commands.map(async command => {
       const { name, args, asBytes, resolve, reject } = command
       try {
-        resolve(await node.send(name, args, asBytes))
+        const reply = await node.send(name, args, asBytes)
+        this.received++
+        resolve(reply)
       } catch (error) {
+        if (error instanceof Error && error.name === 'ReplyError') this.received++
         if (!isReadonly(error)) return reject(error)
         readonly = error
         this.#waiting.push(command)
+        this.#expireLater()
       }
     }))
     if (readonly !== undefined) throw readonly
@@ -179,6 +222,10 @@ export class SentinelPort implements RedisPort {
 
   #refuse (reason: Error): void {
     for (const { reject } of this.#takeWaiting()) reject(reason)
+  }
+
+  #expireLater (): void {
+    this.#expiry ??= systemClock.setTimeout(() => this.#refuse(new NoMasterError()), MAX_WAIT_MS).unref()
   }
 
   #takeWaiting (): QueuedCommand[] {
@@ -194,6 +241,10 @@ export class SentinelPort implements RedisPort {
 function unexpectedDatabase (database: number): Error {
   return invalidOptionError('redis', 'client', new InWords(`one of createSentinel with database ${database}`),
     'given to the plugin redis as client, which connects it before the other plugins are registered')
+}
+
+function addressOf ({ host, port }: { host?: string, port?: number } = {}): string {
+  return `${host}:${port}`
 }
 
 function databaseOf (master: NodeRedisClient | undefined): number {
