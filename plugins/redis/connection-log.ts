@@ -8,7 +8,7 @@ import type { ResolvedRedisOptions } from './options.js'
  * Logs one line for each change of state. While the connection is down its errors are counted, not logged: the line for
  * its return has their number.
  *
- * @returns a function that ends the log, for an app that closes the client itself
+ * @returns a function that ends the log, when the app closes
  */
 export function logConnection (
   client: RedisClient, address: string, log: FastifyBaseLogger, {
@@ -41,9 +41,8 @@ export function logConnection (
   const onReady = () => { if (state !== 'connected') connected() }
   if (port.status === 'ready') connected()
   port.on('ready', onReady)
-  // The clients of the other libraries have this event.
-  const emitter = client as unknown as EventEmitter
-  emitter.on('error', (error: unknown) => {
+  keepErrorsFromThrowing(client)
+  const onError = (error: unknown): void => {
     // A client of Sentinels of node-redis emits texts as well, each before its error.
     if (!(error instanceof Error)) return
     errors++
@@ -55,25 +54,49 @@ export function logConnection (
     }
     // If Redis is required, the error of the boot reports it.
     if (state === 'connecting' && !required) down('redis: cannot connect, trying again until it can')
-  })
+  }
+  emitterOf(client).on('error', onError)
   // A client that the app itself closes emits 'close' as well.
-  port.on('reconnecting', () => {
+  const onReconnecting = (): void => {
     attempts = attemptsOf(client)
     if (state === 'connected' && !isClosing) down('redis: connection lost, reconnecting')
-  })
-  port.on('end', () => {
+  }
+  port.on('reconnecting', onReconnecting)
+  const onEnd = (): void => {
     if (!isClosing && attemptsOf(client) > attempts) {
       down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
     }
     isClosing = true
-  })
-  return () => { isClosing = true }
+  }
+  port.on('end', onEnd)
+  // A given client outlives the app, and would keep its logger.
+  return () => {
+    isClosing = true
+    port.off('ready', onReady)
+    port.off('reconnecting', onReconnecting)
+    port.off('end', onEnd)
+    emitterOf(client).off('error', onError)
+  }
 
   function down (message: string): void {
     const why = reason
     enter('down')
     log.warn({ ...fields, reason: why }, message)
   }
+}
+
+const quiet = new WeakSet<RedisClient>()
+
+/** An emitter without a listener of `error` throws the error, also after the app was closed. */
+function keepErrorsFromThrowing (client: RedisClient): void {
+  if (quiet.has(client)) return
+  quiet.add(client)
+  emitterOf(client).on('error', () => {})
+}
+
+/** The clients of all libraries but that of Upstash have the event `error`. */
+function emitterOf (client: RedisClient): EventEmitter {
+  return client as unknown as EventEmitter
 }
 
 /**

@@ -43,13 +43,12 @@ export const redis = fp<RedisPluginOptions>(async function redis (fastify, given
   const client = options.client ?? driver.create(options)
   setKeyPrefix(client, options.prefix)
   const endLog = logConnection(client, driver.addressOf(client), fastify.log, options)
-  if (options.closeClient) {
-    fastify.addHook('onClose', async () => {
-      endLog()
-      releaseCircuit(client)
-      await driver.close(client, options.closeTimeout, clock)
-    })
-  }
+  fastify.addHook('onClose', async () => {
+    endLog()
+    if (!options.closeClient) return
+    releaseCircuit(client)
+    await driver.close(client, options.closeTimeout, clock)
+  })
 
   try {
     await driver.waitUntilReady(client, options.connectTimeout, clock)

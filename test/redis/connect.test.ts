@@ -182,6 +182,25 @@ t.test('a client from outside is used, and left open unless closeClient is true'
   t.equal(client.status, 'end')
 })
 
+t.test('a client that outlives its apps keeps none of their listeners, and its errors still end no process', async t => {
+  const client = new Redis(shared.url)
+  t.teardown(() => client.disconnect())
+  const listeners = () => client.eventNames().map(name => [name, client.listenerCount(name)])
+  const log = collectLog()
+  let after: unknown
+  for (let i = 0; i < 3; i++) {
+    const app = Fastify({ loggerInstance: log.logger as never })
+    await app.register(redis, { client })
+    await app.close()
+    if (i > 0) t.same(listeners(), after)
+    after = listeners()
+  }
+  const lines = log.lines.length
+  client.emit('error', new Error('of a client without an app'))
+  client.emit('reconnecting')
+  t.equal(log.lines.length, lines)
+})
+
 function endOf (client: Redis | Cluster): Promise<void> {
   return new Promise(resolve => client.once('end', () => resolve()))
 }
