@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import t, { type Test } from 'tap'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
-import { releaseFillScript } from '../../plugins/cache/store/scripts.js'
+import { acquireFillsScript, releaseFillScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
 import { interceptCommands, type CommandHook } from '../helpers/redis/intercept-commands.js'
@@ -235,7 +235,7 @@ t.test('one of four instances refreshes a stale response, while all of them serv
 })
 
 const lostReplies: Record<string, (command: string, args: readonly unknown[]) => boolean> = {
-  'to the acquisition of a lease': (command, [key]) => command === 'set' && String(key).includes(':cache:claim:'),
+  'to the acquisition of a lease': (command, [digest]) => command === 'evalsha' && digest === acquireFillsScript.sha1,
   'to the release of a lease': (command, [digest]) => command === 'evalsha' && digest === releaseFillScript.sha1
 }
 
@@ -246,7 +246,7 @@ for (const [what, isLost] of Object.entries(lostReplies)) {
     const lose: CommandHook = async (command, args, send) => {
       if (lost > 0 || !isLost(command, args)) return await send()
       lost++
-      if (command === 'set') await send()
+      if (args[0] === acquireFillsScript.sha1) await send()
       throw new Error('Connection is closed.')
     }
     const { apps: [app, other], clock } = await instances(t, 2, (run, reply) => { reply.noCache(); return { run } }, { ttl: '1m' }, {

@@ -94,6 +94,12 @@ export function encodeWriteLock (): { prefix: Buffer, placeholder: Buffer, token
   return { prefix, placeholder, token: prefix.toString('latin1', 1) }
 }
 
+/** Returns the token of an entry, read from its first bytes. @param head - as latin1; empty where there is no entry */
+export function decodeToken (head: string): CasToken {
+  const token = head.slice(1, 1 + TOKEN_LENGTH)
+  return head.charCodeAt(0) === LOCKED ? lockedToken(token) : token
+}
+
 /** Returns the offset at which the metadata of an entry ends, read from its first bytes. */
 export function metaEnd (start: Buffer): Bytes {
   return start.length < META_START ? META_START : META_START + start.readUInt32BE(1 + TOKEN_LENGTH)

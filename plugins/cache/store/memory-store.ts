@@ -63,24 +63,25 @@ export class MemoryCacheStore implements CacheStore {
   async read (id: string, tags: readonly string[]): Promise<ReadResult> {
     const versions = Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, this.#versions.get(tag)]))
     const slot = this.#slots.get(id)
-    if (slot?.isLocked) return { entry: undefined, token: lockedToken(slot.token), versions }
+    const token = tokenOf(slot)
+    if (slot?.isLocked) return { entry: undefined, token, versions }
     const entry = slot?.entry !== undefined && this.#isValid(slot.entry) ? slot.entry : undefined
     if (entry === undefined) this.#misses++
     else this.#hits++
-    return { entry, token: slot?.token ?? '', versions }
+    return { entry, token, versions }
   }
 
   lease (fillId: string, token: string): FillLease {
     const isHeld = () => this.#leases.get(fillId)?.holder === token
     return {
       token,
-      acquire: async (tags, ttl) => {
+      acquire: async (tags, ttl, id = '') => {
         const lease = this.#leases.get(fillId)
         const now = this.#now()
         const isTaken = lease !== undefined && lease.expiresAt > now
         if (!isTaken) this.#leases.set(fillId, { holder: token, expiresAt: now + ttl })
         const kind = !isTaken ? 'acquired' : lease.holder === undefined ? 'hit-for-pass' : 'held'
-        return { kind, now, versions: this.#createVersions(tags) }
+        return { kind, now, versions: this.#createVersions(tags), entryToken: tokenOf(this.#slots.peek(id)) }
       },
       renew: async ttl => {
         if (isHeld()) this.#leases.set(fillId, { holder: token, expiresAt: this.#now() + ttl })
@@ -216,6 +217,10 @@ export class MemoryCacheStore implements CacheStore {
       return [tag, version]
     }))
   }
+}
+
+function tokenOf (slot: Slot | undefined): CasToken {
+  return slot === undefined ? '' : slot.isLocked ? lockedToken(slot.token) : slot.token
 }
 
 function lifeOf (entry: Entry, max: Milliseconds = Infinity): Milliseconds {

@@ -13,16 +13,17 @@ import { ttlOf, type Entry } from './entry.js'
 import {
   encodeEntry, encodeWriteLock, queuedToken, stagedToken, UNLOCKED, type CasToken
 } from './entry-codec.js'
+import { leaseStateOf, RedisFills, type Acquisition } from './redis-fills.js'
 import { RedisReads } from './redis-reads.js'
 import { removeByLabel } from './remove-matching.js'
 import {
-  confirmScript, lockKeyScript, releaseFillScript, removeScript, renewFillScript, settleScript, stageScript,
-  undoStageScript, unlockKeyScript, writeScript
+  confirmScript, HIT_FOR_PASS, lockKeyScript, releaseFillScript, removeScript, renewFillScript, settleScript,
+  stageScript, undoStageScript, unlockKeyScript, writeScript
 } from './scripts.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
-  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats,
-  type TagState, type WriteLock, type WriteOptions
+  STAGED_MS, type AcquiredLease, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry,
+  type StoreStats, type TagState, type WriteLock, type WriteOptions
 } from './store.js'
 import { TagVersions } from './tag-versions.js'
 
@@ -38,8 +39,6 @@ interface InvalidationMessage {
 export function invalidationChannel (client: RedisPort, prefix: string): string {
   return databaseChannel(client, keySpace(prefix, 'cache', 'invalidated').slice(0, -1))
 }
-
-const HIT_FOR_PASS = 'pass'
 
 /**
  * Stores entries in Redis. A tag is a key that holds a version, and an entry carries the versions of its tags, so that
@@ -62,6 +61,8 @@ export class RedisCacheStore implements CacheStore {
   readonly #tagVersions: TagVersions
   readonly #patternKey: string
   readonly #reads: RedisReads
+  readonly #fills: RedisFills
+  readonly #run: RedisGuard['run']
   /** Whether one command cannot name two keys. */
   #isApart: boolean
 
@@ -84,6 +85,9 @@ export class RedisCacheStore implements CacheStore {
     this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
     this.#reads = new RedisReads(client, this.#tagVersions, run)
     this.share = this.#reads.share
+    this.#run = run
+    const acquireApart = (acquisition: Acquisition) => this.#acquireApart(acquisition)
+    this.#fills = new RedisFills({ client, tagVersions: this.#tagVersions, clock, run, acquireApart })
     this.isSpread = client.topology !== undefined
     this.#isApart = this.isSpread
     // The nodes of a Cluster have clocks of their own.
@@ -99,16 +103,8 @@ export class RedisCacheStore implements CacheStore {
     const key = this.#leaseSpace + fillId
     return {
       token,
-      acquire: async (tags, ttl) => {
-        const node = clientFor(client, key)
-        // All in one round trip.
-        const [, holder, { now, versions }] = await Promise.all([
-          node.send('set', [key, token, 'PX', ttl, 'NX']), node.send<string | null>('get', [key]), this.#startFill(tags)
-        ])
-        if (holder === token) return { kind: 'acquired', now, versions }
-        if (holder === HIT_FOR_PASS) return { kind: 'hit-for-pass', now, versions }
-        return { kind: 'held', holder: holder ?? undefined, now, versions }
-      },
+      acquire: (tags, ttl, id = '') =>
+        this.#fills.acquire({ leaseKey: key, entryKey: this.#entrySpace + id, token, ttl, tags }),
       renew: async ttl => { await sendScript(client, renewFillScript, [key], [token, ttl]) },
       release: async isShareable => {
         await sendScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS])
@@ -228,6 +224,18 @@ export class RedisCacheStore implements CacheStore {
 
   #message (message: InvalidationMessage): string {
     return JSON.stringify({ from: this.#instanceId, ...message })
+  }
+
+  async #acquireApart ({ leaseKey, entryKey, token, ttl, tags }: Acquisition): Promise<AcquiredLease> {
+    const node = clientFor(this.#client, leaseKey)
+    const [[, holder, start], entryToken] = await Promise.all([
+      this.#run(() => Promise.all([
+        node.send('set', [leaseKey, token, 'PX', ttl, 'NX']), node.send<string | null>('get', [leaseKey]),
+        this.#startFill(tags)
+      ])),
+      this.#reads.read(entryKey, []).then(found => found.token, () => undefined)
+    ])
+    return { ...leaseStateOf(holder ?? undefined, token), ...start, entryToken }
   }
 
   async #startFill (tags: readonly string[]): Promise<{ now: number, versions: Record<string, string> }> {

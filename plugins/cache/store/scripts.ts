@@ -2,6 +2,8 @@ import { lua, timedLua } from '../../shared/redis/script.js'
 import { QUEUED, STAGED, TOKEN_RANGE } from './entry-codec.js'
 
 const [FIRST, LAST] = TOKEN_RANGE
+/** The value of a lease that stands for hit-for-pass. */
+export const HIT_FOR_PASS = 'pass'
 
 /** A server without memory refuses writes, but not deletions. */
 const SET_OR_DELETE = `local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -183,6 +185,40 @@ for i, key in ipairs(KEYS) do
   if replies[i] == 1 and redis.call('PTTL', key) < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[1]) end
 end
 return replies
+`
+
+/**
+ * Acquires leases of fills, reads the entries' tokens and the versions of tags, and creates a version for each tag
+ * without. A key of another type in place of a lease is hit-for-pass.
+ *
+ * KEYS     the lease and the entry of each fill, then the tags
+ * ARGV     the token and the TTL (ms) of each lease, then the version of a tag without one, its TTL (ms)
+ * reply    the time (seconds, microseconds), for each fill the holder (empty: acquired) and the first bytes of the
+ *          entry, then the versions
+ */
+export const acquireFillsScript = timedLua`
+local time = redis_time()
+local reply = {tostring(time[1]), tostring(time[2])}
+local fills = #ARGV - 2
+for i = 1, fills, 2 do
+  local holder = ''
+  if not redis.call('SET', KEYS[i], ARGV[i], 'PX', ARGV[i + 1], 'NX') then
+    holder = redis.pcall('GET', KEYS[i])
+    if type(holder) ~= 'string' then holder = '${HIT_FOR_PASS}' end
+  end
+  local head = redis.pcall('GETRANGE', KEYS[i + 1], 0, ${LAST})
+  reply[#reply + 1] = holder
+  reply[#reply + 1] = type(head) == 'string' and head or ''
+end
+for i = fills + 1, #KEYS do
+  local version = redis.pcall('GET', KEYS[i])
+  if type(version) ~= 'string' then
+    version = ARGV[fills + 1]
+    redis.call('SET', KEYS[i], version, 'PX', ARGV[fills + 2])
+  end
+  reply[#reply + 1] = version
+end
+return reply
 `
 
 /**

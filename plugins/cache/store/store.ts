@@ -86,12 +86,23 @@ export interface TagState extends FillStart {
   invalidatedAt: number
 }
 
+/** A lease with the state of the store as of the same moment. */
+export type AcquiredLease = LeaseState & FillStart & {
+  /** The token of the entry; undefined where it could not be read. */
+  entryToken: CasToken | undefined
+}
+
 /** The right to fill one entry, which one caller at a time has across all instances. */
 export interface FillLease {
   /** Identifies the caller. */
   readonly token: string
-  /** Acquires the lease for `ttl`, and creates a version for each tag without one. */
-  acquire (tags: readonly string[], ttl: Milliseconds): Promise<LeaseState & FillStart>
+  /**
+   * Acquires the lease for `ttl`, and creates a version for each tag without one. The leases of one turn of the event
+   * loop have one deadline, which the store keeps itself.
+   *
+   * @param id - the entry whose token is read. @default none
+   */
+  acquire (tags: readonly string[], ttl: Milliseconds, id?: string): Promise<AcquiredLease>
   /** Keeps an acquired lease for another `ttl`. */
   renew (ttl: Milliseconds): Promise<void>
   /** Gives an acquired lease back. @param isShareable - false starts hit-for-pass */

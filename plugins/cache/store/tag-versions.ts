@@ -15,10 +15,12 @@ import { ALL_TAG, PATTERN_TAG, TOMBSTONE_MS } from './store.js'
  * `TOMBSTONE_MS`, so the version may expire then: entries with an earlier version stay invalid, as no version equals a
  * missing one.
  */
-const UNUSED_TTL_MS = 1.5 * TOMBSTONE_MS
+export const UNUSED_TTL_MS = 1.5 * TOMBSTONE_MS
 /** A path tag whose key needs no digest, which would cost each hit a microsecond. */
 const PLAIN_PATH = /^\0\/[\w.@:/-]{0,100}$/
 const MAX_REMEMBERED = 10_000
+/** The beginning of a version that no invalidation has made. */
+const INITIAL = '0-'
 
 interface KnownVersion {
   version: string
@@ -79,14 +81,28 @@ export class TagVersions {
   /** Reads the versions of tags, and creates one for each tag without. */
   async create (tags: readonly string[]): Promise<Record<string, string>> {
     if (tags.length === 0) return {}
-    const created = `0-${randomText(12)}`
+    const created = this.initial()
     const keptUntil = this.#clock.monotonic() + UNUSED_TTL_MS
     const versions = (await this.#run(createVersionsScript, tags, () => [created, UNUSED_TTL_MS])).map(String)
+    this.rememberCreated(tags, versions, created, keptUntil)
+    return Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
+  }
+
+  /** Returns a version for tags without one. */
+  initial (): string {
+    return `${INITIAL}${randomText(12)}`
+  }
+
+  /**
+   * Remembers versions that were read, or created where there was none.
+   *
+   * @param keptUntil - until when Redis keeps a created version, by the clock's `monotonic()`
+   */
+  rememberCreated (tags: readonly string[], versions: readonly string[], created: string, keptUntil: number): void {
     for (const [i, tag] of tags.entries()) {
       if (versions[i] === created) this.#latest.set(tag, { version: created, keptUntil })
       else this.#remember(tag, versions[i])
     }
-    return Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
   }
 
   /**

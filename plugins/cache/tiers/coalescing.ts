@@ -4,8 +4,12 @@ import { hashId } from '../../shared/plugin/keys.js'
 import { LeaseRenewal } from '../../shared/plugin/lease-renewal.js'
 import { RetryQueue, type RetryItem } from '../../shared/plugin/retry-queue.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
+import { CircuitOpenError } from '../../shared/redis/guard.js'
 import type { Entry } from '../store/entry.js'
-import { ALL_TAG, PATTERN_TAG, type FillLease, type FillStart, type LeaseState } from '../store/store.js'
+import type { CasToken } from '../store/entry-codec.js'
+import {
+  ALL_TAG, PATTERN_TAG, type FillLease, type FillStart, type KeyVersions, type LeaseState
+} from '../store/store.js'
 import type { Lookup, TwoTierCache } from './two-tier-cache.js'
 import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
 
@@ -235,7 +239,7 @@ export class FillCoordinator {
     if (this.#inFlight.has(id)) return undefined
     const inFlight = this.#announce(id)
     const lease = this.#cache.store.lease(id, randomUUID())
-    const { start, isDone } = await this.#acquireLease(id, lookup, lease)
+    const { start, isDone } = await this.#acquireLease(lookup, lease)
     if (start?.kind === 'acquired' && !isDone) return this.#lead(id, lookup, inFlight, lease, start)
     this.#end(id, inFlight, RETRY)
     return undefined
@@ -255,7 +259,7 @@ export class FillCoordinator {
     let poller: Poller | undefined
     const lease = this.#cache.store.lease(id, randomUUID())
     for (;;) {
-      const { start, isDone } = await this.#acquireLease(id, lookup, lease)
+      const { start, isDone } = await this.#acquireLease(lookup, lease)
       if (isDone) {
         this.#end(id, inFlight, RETRY)
         return RETRY
@@ -281,25 +285,22 @@ export class FillCoordinator {
   }
 
   /**
-   * Acquires the lease of a fill, and looks the key up again: another instance may have filled it and released the
-   * lease meanwhile.
+   * Acquires the lease of a fill, and compares the state of the key: another instance may have filled it and released
+   * the lease meanwhile.
    */
   async #acquireLease (
-    id: string, lookup: Lookup, lease: FillLease
+    lookup: Lookup, lease: FillLease
   ): Promise<{ start: (LeaseState & FillStart) | undefined, isDone: boolean }> {
-    if (lookup.snapshot === undefined) return { start: undefined, isDone: false }
+    const { key, tags, snapshot, pendingInvalidations } = lookup
+    if (snapshot === undefined) return { start: undefined, isDone: false }
     const cache = this.#cache
-    let isSent = false
-    const acquiring = cache.attempt(() => {
-      isSent = true
-      return lease.acquire(tagsWithoutVersion(lookup), LEASE_MS)
+    const start = await cache.resultOf(lease.acquire(fillTagsOf(tags), LEASE_MS, key.id), error => {
+      // The lease may have been acquired although the reply was lost.
+      if (!(error instanceof CircuitOpenError)) this.#addLostLease(lease, true)
     })
-    // One connection executes them in this order.
-    const [start, now] = await Promise.all([acquiring, cache.lookup(lookup.key, lookup.tags)])
-    // The lease may have been acquired although the reply was lost.
-    if (start === undefined && isSent) this.#addLostLease(lease, true)
-    const isDone = now.snapshot !== undefined && fillIdOf(now) !== id
-    if (isDone && start?.kind === 'acquired') this.#release(lease, true)
+    const isDone = start?.entryToken !== undefined &&
+      (cache.pendingInvalidations !== pendingInvalidations || !isSameState(snapshot, start.entryToken, start.versions))
+    if (isDone && start.kind === 'acquired') this.#release(lease, true)
     return { start, isDone }
   }
 
@@ -350,7 +351,7 @@ export class FillCoordinator {
   /** Leads a fill that no other caller can join. */
   async #fillUnshared (lookup: Lookup): Promise<Fill> {
     const cache = this.#cache
-    const start = lookup.snapshot && await cache.attempt(() => cache.store.tags(tagsWithoutVersion(lookup)))
+    const start = lookup.snapshot && await cache.attempt(() => cache.store.tags(fillTagsOf(lookup.tags)))
     return new Fill(cache, lookup, start)
   }
 
@@ -367,8 +368,11 @@ export class FillCoordinator {
   }
 }
 
-function tagsWithoutVersion ({ tags, snapshot }: Lookup): string[] {
-  return [ALL_TAG, PATTERN_TAG, ...tags].filter(tag => snapshot?.versions[tag] === undefined)
+const NO_OWN_TAGS: readonly string[] = [ALL_TAG, PATTERN_TAG]
+
+/** Returns the tags whose versions a fill needs. */
+function fillTagsOf (tags: readonly string[]): readonly string[] {
+  return tags.length === 0 ? NO_OWN_TAGS : [...NO_OWN_TAGS, ...tags]
 }
 
 /** Returns the versions of tags as they were at the lookup. */
@@ -394,8 +398,23 @@ function fillIdOf (lookup: Lookup): string {
 function createFillId ({ key, snapshot, pendingInvalidations }: Lookup): string {
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
   // A tag that was never invalidated has its first version (`0-…`) or none yet: both give the same id.
-  const versions = Object.entries(snapshot.versions)
-    .map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
+  const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, invalidatedVersion(version)])
   const parts = [snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []]
   return `${key.id}.${hashId(JSON.stringify(parts)).slice(0, 16)}`
+}
+
+/** Whether a key and its tags are what they were at a lookup. */
+function isSameState (
+  snapshot: KeyVersions, token: CasToken, versions: Readonly<Record<string, string | undefined>>
+): boolean {
+  if (token !== snapshot.token) return false
+  for (const tag in snapshot.versions) {
+    if (invalidatedVersion(versions[tag]) !== invalidatedVersion(snapshot.versions[tag])) return false
+  }
+  return true
+}
+
+/** Returns the version of a tag; undefined for one that was never invalidated. */
+function invalidatedVersion (version: string | undefined): string | undefined {
+  return version?.startsWith('0-') ? undefined : version
 }

@@ -119,6 +119,11 @@ export class TwoTierCache {
     return { ...total, invalidations: this.#invalidations, storeErrors: this.#storeErrors, names }
   }
 
+  /** See {@link Lookup.pendingInvalidations}. */
+  get pendingInvalidations (): number {
+    return this.#pending.count
+  }
+
   /** The number of invalidations that L1 has applied. */
   get epoch (): number {
     return this.#l1?.epoch ?? 0
@@ -141,6 +146,21 @@ export class TwoTierCache {
       return await this.run(operation)
     } catch (error) {
       this.#reportFailure(error)
+      return undefined
+    }
+  }
+
+  /**
+   * Returns the result of an operation whose deadline the store keeps itself. A failure is counted and emitted.
+   *
+   * @returns undefined where it failed
+   */
+  async resultOf<T> (operation: Promise<T>, onFailure?: (error: unknown) => void): Promise<T | undefined> {
+    try {
+      return await operation
+    } catch (error) {
+      this.#reportFailure(error)
+      onFailure?.(error)
       return undefined
     }
   }
@@ -176,7 +196,7 @@ export class TwoTierCache {
     const find = () => this.#lookup(key, tags)
     // Callers that look the same up in one turn of the event loop share one read.
     const look = () => this.#share === undefined ? find() : this.#share(nameOf(key, tags), find)
-    return traced('cache lookup', look, lookup => ({ 'cache.result': this.#resultOf(lookup) }))
+    return traced('cache lookup', look, lookup => ({ 'cache.result': this.#outcomeOf(lookup) }))
   }
 
   #lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
@@ -472,7 +492,7 @@ export class TwoTierCache {
   }
 
   /** Returns the result of a lookup for traces. */
-  #resultOf ({ entry, snapshot }: Lookup): string {
+  #outcomeOf ({ entry, snapshot }: Lookup): string {
     if (snapshot === undefined) return 'unanswered'
     if (entry === undefined) return 'miss'
     // A list of variants is never stale.

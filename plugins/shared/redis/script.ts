@@ -90,14 +90,18 @@ function send (
     () => client.send('eval', [script.lua, keys.length, ...keys, ...args, ...time], asBytes)))
 }
 
-/** Runs a script as {@link sendScript} does, together with the other commands of a turn's end. */
+/**
+ * Runs a script as {@link sendScript} does, together with the other commands of a turn's end.
+ *
+ * @param asBytes - whether texts of the reply are returned as bytes
+ */
 export function sendScriptIn (
   pipeline: TurnPipeline, script: Script, keys: readonly string[], args: readonly CommandArgument[],
-  clock: Clock = systemClock
+  clock: Clock = systemClock, asBytes = false
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   const [key = ''] = keys
   return byDigestOrText(
-    () => pipeline.send(key, 'evalsha', [script.sha1, keys.length, ...keys, ...args, ...time]),
-    () => pipeline.send(key, 'eval', [script.lua, keys.length, ...keys, ...args, ...time]))
+    () => pipeline.send(key, 'evalsha', [script.sha1, keys.length, ...keys, ...args, ...time], asBytes),
+    () => pipeline.send(key, 'eval', [script.lua, keys.length, ...keys, ...args, ...time], asBytes))
 }
