@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions, DataCache } from '../../plugins/cache/index.js'
-import { writeScript } from '../../plugins/cache/store/scripts.js'
+import { finishFillsScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled } from '../helpers/cache/cache-app.js'
 import { createStep, upTo } from '../helpers/cache/factories.js'
 import { createSeen, KINDS, play, Source, used, type Chance } from '../helpers/cache/interleavings.js'
@@ -67,7 +67,7 @@ t.test('a request after the invalidation of a tag that only the handler named do
   const held = gate()
   let writes = 0
   interceptCommands(a, async (name, [digest], send) => {
-    if (name === 'evalsha' && digest === writeScript.sha1 && writes++ === 0) await held.opened
+    if (name === 'evalsha' && digest === finishFillsScript.sha1 && writes++ === 0) await held.opened
     return await send()
   })
   const old = valueOf(a)

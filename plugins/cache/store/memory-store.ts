@@ -73,8 +73,19 @@ export class MemoryCacheStore implements CacheStore {
 
   lease (fillId: string, token: string): FillLease {
     const isHeld = () => this.#leases.get(fillId)?.holder === token
+    const release = async (isShareable: boolean) => {
+      if (!isHeld()) return
+      if (isShareable) this.#leases.delete(fillId)
+      else this.#leases.set(fillId, { holder: undefined, expiresAt: this.#now() + HIT_FOR_PASS_MS })
+    }
     return {
       token,
+      release,
+      finish: async (id, entry, token, patternVersion) => {
+        const isStored = await this.write(id, entry, token, { patternVersion })
+        await release(isStored)
+        return { isStored, isReleased: true }
+      },
       acquire: async (tags, ttl, id = '') => {
         const lease = this.#leases.get(fillId)
         const now = this.#now()
@@ -85,11 +96,6 @@ export class MemoryCacheStore implements CacheStore {
       },
       renew: async ttl => {
         if (isHeld()) this.#leases.set(fillId, { holder: token, expiresAt: this.#now() + ttl })
-      },
-      release: async isShareable => {
-        if (!isHeld()) return
-        if (isShareable) this.#leases.delete(fillId)
-        else this.#leases.set(fillId, { holder: undefined, expiresAt: this.#now() + HIT_FOR_PASS_MS })
       }
     }
   }

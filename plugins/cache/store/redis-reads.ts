@@ -29,12 +29,19 @@ export class RedisReads {
   /** See {@link MicroBatch.share}. */
   readonly share: <T> (id: string, work: () => Promise<T>) => Promise<T>
 
-  constructor (client: RedisPort, tagVersions: TagVersions, run: RedisGuard['run']) {
+  /** @param beforeSending - called before the reads of a turn are sent */
+  constructor (client: RedisPort, tagVersions: TagVersions, run: RedisGuard['run'], beforeSending: () => void) {
     const batch = new MicroBatch<Keys, Values>({
       client,
       maxSize: MAX_KEYS,
-      sendTogether: (batch, pipeline) => run(() => getTogether(batch, pipeline)),
-      sendApart: (batch, pipeline) => getApart(batch, pipeline, run),
+      sendTogether: (batch, pipeline) => {
+        beforeSending()
+        return run(() => getTogether(batch, pipeline))
+      },
+      sendApart: (batch, pipeline) => {
+        beforeSending()
+        return getApart(batch, pipeline, run)
+      },
       parse: parseValues
     })
     this.#tagVersions = tagVersions

@@ -13,7 +13,7 @@ import { ttlOf, type Entry } from './entry.js'
 import {
   encodeEntry, encodeWriteLock, queuedToken, stagedToken, UNLOCKED, type CasToken
 } from './entry-codec.js'
-import { leaseStateOf, RedisFills, type Acquisition } from './redis-fills.js'
+import { leaseStateOf, RedisFills, type Acquisition, type FillWrite } from './redis-fills.js'
 import { RedisReads } from './redis-reads.js'
 import { removeByLabel } from './remove-matching.js'
 import {
@@ -22,8 +22,8 @@ import {
 } from './scripts.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
-  STAGED_MS, type AcquiredLease, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry,
-  type StoreStats, type TagState, type WriteLock, type WriteOptions
+  STAGED_MS, type AcquiredLease, type CacheStore, type FillLease, type FinishedFill, type Put, type ReadResult,
+  type StagedEntry, type StoreStats, type TagState, type WriteLock, type WriteOptions
 } from './store.js'
 import { TagVersions } from './tag-versions.js'
 
@@ -83,11 +83,18 @@ export class RedisCacheStore implements CacheStore {
     this.#leaseSpace = keySpace(prefix, 'cache', 'claim')
     this.#tagVersions = new TagVersions(client, prefix, clock)
     this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
-    this.#reads = new RedisReads(client, this.#tagVersions, run)
+    // A read that is made after a write of the same turn finds what was written.
+    this.#reads = new RedisReads(client, this.#tagVersions, run, () => this.#fills.flushWrites())
     this.share = this.#reads.share
     this.#run = run
-    const acquireApart = (acquisition: Acquisition) => this.#acquireApart(acquisition)
-    this.#fills = new RedisFills({ client, tagVersions: this.#tagVersions, clock, run, acquireApart })
+    this.#fills = new RedisFills({
+      client,
+      tagVersions: this.#tagVersions,
+      clock,
+      run,
+      acquireApart: acquisition => this.#acquireApart(acquisition),
+      finishApart: fill => this.#finishApart(fill)
+    })
     this.isSpread = client.topology !== undefined
     this.#isApart = this.isSpread
     // The nodes of a Cluster have clocks of their own.
@@ -105,6 +112,9 @@ export class RedisCacheStore implements CacheStore {
       token,
       acquire: (tags, ttl, id = '') =>
         this.#fills.acquire({ leaseKey: key, entryKey: this.#entrySpace + id, token, ttl, tags }),
+      finish: (id, entry, entryToken, patternVersion) => this.#finishFill(id, entry, {
+        entryKey: this.#entrySpace + id, leaseKey: key, token, entryToken, patternVersion
+      }),
       renew: async ttl => { await sendScript(client, renewFillScript, [key], [token, ttl]) },
       release: async isShareable => {
         await sendScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS])
@@ -117,7 +127,7 @@ export class RedisCacheStore implements CacheStore {
     const ttl = boundedTtl(left ?? ttlOf(entry))
     const versions = patternVersion === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patternVersion }
     const [isWritten] = await Promise.all([
-      this.#writeEntry(id, entry, token, patternVersion, Math.max(ttl, minTtl)),
+      this.#writeEncoded(id, encodeEntry(entry), token, patternVersion, Math.max(ttl, minTtl)),
       // If this fails, the entry expires early, with the versions of its tags.
       this.#tagVersions.retain(versions, ttl).catch(() => false)
     ])
@@ -238,6 +248,24 @@ export class RedisCacheStore implements CacheStore {
     return { ...leaseStateOf(holder ?? undefined, token), ...start, entryToken }
   }
 
+  async #finishFill (
+    id: string, entry: Entry, fill: Omit<FillWrite, 'id' | 'entry' | 'ttl'>
+  ): Promise<FinishedFill> {
+    const ttl = boundedTtl(ttlOf(entry))
+    const versions = { ...entry.tags, [PATTERN_TAG]: fill.patternVersion }
+    const finishing = this.#fills.finish({ ...fill, id, entry: encodeEntry(entry), ttl })
+    if (this.#tagVersions.areRetained(versions, ttl)) return await finishing
+    // If this fails, the entry expires early, with the versions of its tags.
+    const retaining = this.#run(() => this.#tagVersions.retain(versions, ttl)).catch(() => false)
+    const [finished] = await Promise.all([finishing, retaining])
+    return finished
+  }
+
+  async #finishApart ({ id, entry, entryToken, patternVersion, ttl }: FillWrite): Promise<FinishedFill> {
+    const isStored = await this.#run(() => this.#writeEncoded(id, entry, entryToken, patternVersion, ttl))
+    return { isStored, isReleased: false }
+  }
+
   async #startFill (tags: readonly string[]): Promise<{ now: number, versions: Record<string, string> }> {
     const [now, versions] = await Promise.all([this.#now(), this.#tagVersions.create(tags)])
     return { now, versions }
@@ -248,12 +276,12 @@ export class RedisCacheStore implements CacheStore {
     return given === '' ? timeOf(await anyNode(this.#client).send<string[]>('time', [])) : Number(given) / 1000
   }
 
-  async #writeEntry (
-    id: string, entry: Entry, token: CasToken, patternVersion: string | undefined, ttl: Milliseconds
+  async #writeEncoded (
+    id: string, entry: Buffer, token: CasToken, patternVersion: string | undefined, ttl: Milliseconds
   ): Promise<boolean> {
     const key = this.#entrySpace + id
     // The token is passed as bytes, as those of a damaged entry may be any.
-    const args = [Buffer.from(token, 'latin1'), encodeEntry(entry), ttl]
+    const args = [Buffer.from(token, 'latin1'), entry, ttl]
     if (patternVersion === undefined) return await sendScript(this.#client, writeScript, [key], args) === 1
     try {
       const keys = [key, this.#patternKey]

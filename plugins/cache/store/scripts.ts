@@ -1,5 +1,6 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
 import { QUEUED, STAGED, TOKEN_RANGE } from './entry-codec.js'
+import { HIT_FOR_PASS_MS } from './store.js'
 
 const [FIRST, LAST] = TOKEN_RANGE
 /** The value of a lease that stands for hit-for-pass. */
@@ -219,6 +220,36 @@ for i = fills + 1, #KEYS do
   reply[#reply + 1] = version
 end
 return reply
+`
+
+/**
+ * Stores the entries of fills as {@link writeScript} does, and releases their leases. The lease of an entry that is not
+ * stored is replaced by hit-for-pass.
+ *
+ * KEYS     the entry and the lease of each fill, then the tag of removals by pattern
+ * ARGV     for each fill: token of the entry, encoded entry, TTL (ms), version of that tag, token of the lease
+ * reply    for each fill 1, 0 where the entry was not stored, or the text of an error
+ */
+export const finishFillsScript = lua`
+local pattern = redis.pcall('GET', KEYS[#KEYS])
+local replies = {}
+for i = 1, #KEYS - 1, 2 do
+  local arg = #replies * 5
+  local reply = 0
+  local present = redis.pcall('GETRANGE', KEYS[i], ${FIRST}, ${LAST})
+  local is_changed = type(present) == 'string' and present ~= '' and present ~= ARGV[arg + 1]
+  if pattern == ARGV[arg + 4] and not is_changed then
+    local set = redis.pcall('SET', KEYS[i], ARGV[arg + 2], 'PX', ARGV[arg + 3])
+    if set.err then redis.call('DEL', KEYS[i]) end
+    reply = set.err or 1
+  end
+  if redis.pcall('GET', KEYS[i + 1]) == ARGV[arg + 5] then
+    if reply == 1 then redis.call('DEL', KEYS[i + 1])
+    else redis.pcall('SET', KEYS[i + 1], '${HIT_FOR_PASS}', 'PX', ${HIT_FOR_PASS_MS}) end
+  end
+  replies[#replies + 1] = reply
+end
+return replies
 `
 
 /**

@@ -92,6 +92,12 @@ export type AcquiredLease = LeaseState & FillStart & {
   entryToken: CasToken | undefined
 }
 
+export interface FinishedFill {
+  isStored: boolean
+  /** Whether the lease was given back. */
+  isReleased: boolean
+}
+
 /** The right to fill one entry, which one caller at a time has across all instances. */
 export interface FillLease {
   /** Identifies the caller. */
@@ -105,6 +111,14 @@ export interface FillLease {
   acquire (tags: readonly string[], ttl: Milliseconds, id?: string): Promise<AcquiredLease>
   /** Keeps an acquired lease for another `ttl`. */
   renew (ttl: Milliseconds): Promise<void>
+  /**
+   * Stores the entry as {@link CacheStore.write} does, and gives the lease back at once; where the entry is not stored,
+   * hit-for-pass starts. The fills of one turn of the event loop have one deadline, which the store keeps itself.
+   *
+   * @param patternVersion - see {@link WriteOptions.patternVersion}
+   * @throws where the lease may still be held
+   */
+  finish (id: string, entry: Entry, token: CasToken, patternVersion: string): Promise<FinishedFill>
   /** Gives an acquired lease back. @param isShareable - false starts hit-for-pass */
   release (isShareable: boolean): Promise<void>
 }

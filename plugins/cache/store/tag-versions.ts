@@ -113,8 +113,8 @@ export class TagVersions {
    */
   async retain (versions: Readonly<Record<string, string>>, ttl: Milliseconds): Promise<boolean> {
     const now = this.#clock.monotonic()
-    const tags = Object.keys(versions).filter(tag => !this.#isRetained(tag, versions[tag], now + ttl))
-    if (tags.length === 0) return true
+    const tags = this.#unretained(versions, now + ttl)
+    if (tags === undefined) return true
     // Longer than this entry needs, so that the next ones send nothing.
     const minTtl = Math.ceil(ttl + UNUSED_TTL_MS)
     const argsOf = (some: readonly string[]) => [minTtl, ...some.map(tag => versions[tag] ?? '')]
@@ -125,6 +125,11 @@ export class TagVersions {
       else this.#latest.delete(tag)
     }
     return replies.every(reply => reply === 1)
+  }
+
+  /** Whether this process knows that Redis keeps versions as long as an entry that uses them. */
+  areRetained (versions: Readonly<Record<string, string>>, ttl: Milliseconds): boolean {
+    return this.#unretained(versions, this.#clock.monotonic() + ttl) === undefined
   }
 
   /**
@@ -153,6 +158,14 @@ export class TagVersions {
   #remember (tag: string, version: string | undefined): void {
     if (version === undefined) this.#latest.delete(tag)
     else if (this.#latest.get(tag)?.version !== version) this.#latest.set(tag, { version, keptUntil: 0 })
+  }
+
+  #unretained (versions: Readonly<Record<string, string>>, until: number): string[] | undefined {
+    let unretained: string[] | undefined
+    for (const tag in versions) {
+      if (!this.#isRetained(tag, versions[tag], until)) (unretained ??= []).push(tag)
+    }
+    return unretained
   }
 
   #isRetained (tag: string, version: string | undefined, until: number): boolean {

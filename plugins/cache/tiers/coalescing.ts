@@ -10,7 +10,7 @@ import type { CasToken } from '../store/entry-codec.js'
 import {
   ALL_TAG, PATTERN_TAG, type FillLease, type FillStart, type KeyVersions, type LeaseState
 } from '../store/store.js'
-import type { Lookup, TwoTierCache } from './two-tier-cache.js'
+import { NOTHING_DONE, type Lookup, type TwoTierCache } from './two-tier-cache.js'
 import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
 
 /** How long other instances wait for an instance that has died while it led a fill. */
@@ -96,6 +96,12 @@ class InFlightFill implements WaitTarget {
   }
 }
 
+/**
+ * `isShareable` is false where callers of other instances must not wait, but fill for themselves; `isReleased` is true
+ * where the lease has been given back.
+ */
+type OnFinish = (outcome: FillOutcome, isShareable: boolean, isReleased: boolean) => void
+
 /** A fill that this caller leads. Only the first of the calls that finish it counts. */
 export class Fill {
   readonly lookup: Lookup
@@ -107,19 +113,21 @@ export class Fill {
   readonly versions: Readonly<Record<string, string>> | undefined
   readonly #cache: TwoTierCache
   readonly #inFlight: InFlightFill | undefined
-  readonly #onFinish: (outcome: FillOutcome, isShareable: boolean) => void
+  readonly #onFinish: OnFinish
+  readonly #lease: FillLease | undefined
   #isFinished = false
 
   /**
    * @param start - undefined where the store did not reply
    * @param inFlight - undefined where no other caller can join
-   * @param onFinish - called once; `isShareable` is false where callers of other instances must not wait, but fill for
-   * themselves
+   * @param onFinish - called once
+   * @param lease - undefined where none was acquired
    */
   constructor (
     cache: TwoTierCache, lookup: Lookup, start: FillStart | undefined, inFlight?: InFlightFill,
-    onFinish: (outcome: FillOutcome, isShareable: boolean) => void = () => {}
+    onFinish: OnFinish = () => {}, lease?: FillLease
   ) {
+    this.#lease = lease
     this.lookup = lookup
     this.waitTarget = inFlight ?? {}
     this.startedAt = start?.now ?? cache.now()
@@ -144,8 +152,11 @@ export class Fill {
   async store (entry: Entry): Promise<boolean> {
     // Callers of this process had the same lookup, so they can use the entry at once. Other instances look it up.
     this.#inFlight?.settle({ kind: 'filled', entry })
-    const isStored = this.versions !== undefined && await this.#cache.write(this.lookup, entry, this.versions)
-    this.finish(entry, isStored)
+    const { lookup, versions } = this
+    const { isStored, isReleased } = versions === undefined
+      ? NOTHING_DONE
+      : await this.#cache.finishFill(lookup, entry, versions, this.#lease)
+    this.#finish({ kind: 'filled', entry }, isStored, isReleased)
     return isStored
   }
 
@@ -174,10 +185,10 @@ export class Fill {
     this.#finish(RETRY, true)
   }
 
-  #finish (outcome: FillOutcome, isShareable: boolean): void {
+  #finish (outcome: FillOutcome, isShareable: boolean, isReleased = false): void {
     if (this.#isFinished) return
     this.#isFinished = true
-    this.#onFinish(outcome, isShareable)
+    this.#onFinish(outcome, isShareable, isReleased)
   }
 }
 
@@ -340,12 +351,13 @@ export class FillCoordinator {
     const renew = (): void => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS)))
     const renewal = new LeaseRenewal({ clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew })
     fillsByToken.set(lease.token, inFlight)
-    return new Fill(cache, lookup, start, inFlight, (outcome, isShareable) => {
+    const onFinish: OnFinish = (outcome, isShareable, isReleased) => {
       renewal.stop()
       end(outcome)
       fillsByToken.delete(lease.token)
-      this.#release(lease, isShareable)
-    })
+      if (!isReleased) this.#release(lease, isShareable)
+    }
+    return new Fill(cache, lookup, start, inFlight, onFinish, lease)
   }
 
   /** Leads a fill that no other caller can join. */

@@ -11,8 +11,8 @@ import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isRecord, type Entry } from '../store/entry.js'
 import {
-  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type ReadResult, type StagedEntry,
-  type WriteLock, type WriteOptions
+  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type FillLease, type FinishedFill, type KeyVersions, type Put,
+  type ReadResult, type StagedEntry, type WriteLock, type WriteOptions
 } from '../store/store.js'
 import type { L1 } from './l1.js'
 import { PendingInvalidations, RECOVERY_GRACE_MS, type InvalidationBatch } from './pending-invalidations.js'
@@ -64,6 +64,8 @@ interface TwoTierCacheOptions {
   log: FastifyBaseLogger
   clock: Clock
 }
+
+export const NOTHING_DONE: FinishedFill = { isStored: false, isReleased: false }
 
 /** The tier that served a hit: the memory of this process, or the store. */
 export type Tier = 'l1' | 'l2'
@@ -246,6 +248,31 @@ export class TwoTierCache {
     const isStored = await this.#write(lookup, entry, { patternVersion: versions[PATTERN_TAG], minTtl })
     if (isStored && entry.kind !== 'variants') this.#countStored(lookup.key, entry)
     return isStored
+  }
+
+  /**
+   * Stores the entry of a fill as {@link write} does, and gives its lease back.
+   *
+   * @param lease - undefined where none was acquired
+   */
+  async finishFill (
+    lookup: Lookup, entry: Entry, versions: Readonly<Record<string, string>>, lease: FillLease | undefined
+  ): Promise<FinishedFill> {
+    const { key, snapshot, epoch } = lookup
+    const { [PATTERN_TAG]: patternVersion } = versions
+    if (lease === undefined || patternVersion === undefined) {
+      return { isStored: await this.write(lookup, entry, versions), isReleased: false }
+    }
+    // A tombstone that stood meanwhile may have expired.
+    if (snapshot === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return NOTHING_DONE
+    const finishing = this.resultOf(lease.finish(key.id, entry, snapshot.token, patternVersion))
+    this.inBackground(finishing)
+    const finished = await finishing ?? NOTHING_DONE
+    if (finished.isStored) {
+      this.#l1?.set(key, entry, epoch)
+      if (entry.kind !== 'variants') this.#countStored(key, entry)
+    }
+    return finished
   }
 
   /**
