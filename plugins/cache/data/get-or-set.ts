@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Timer } from '../../shared/plugin/clock.js'
 import { toError } from '../../shared/plugin/errors.js'
+import { isPromise } from '../../shared/plugin/maybe-promise.js'
 import { traced } from '../../shared/plugin/tracing.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import type { CacheKey } from '../store/cache-key.js'
@@ -151,9 +152,13 @@ export class GetOrSet {
   /** @returns the entry, and whether none of the tags that depend on the value was invalidated while the factory ran */
   async #toEntry<T> (fill: Fill, { key, plan }: Call<T>, value: T): Promise<{ entry: Entry, isCurrent: boolean }> {
     try {
-      const draft = this.#codec.draft(key, value, await this.#codec.ttlOf(value, plan), plan)
-      const lateTags = await plan.tagsOf?.(value) ?? []
-      const lateVersions = lateTags.length === 0 ? {} : await this.#cache.versionsSince(lateTags, fill.startedAt)
+      const ttl = this.#codec.ttlOf(value, plan)
+      const draft = this.#codec.draft(key, value, isPromise(ttl) ? await ttl : ttl, plan)
+      const lateTags = plan.tagsOf === undefined ? [] : await plan.tagsOf(value)
+      if (lateTags.length === 0) {
+        return { entry: this.#codec.toEntry(draft, fill.startedAt, fill.versions ?? {}), isCurrent: true }
+      }
+      const lateVersions = await this.#cache.versionsSince(lateTags, fill.startedAt)
       return {
         entry: this.#codec.toEntry(draft, fill.startedAt, { ...lateVersions, ...fill.versions }),
         isCurrent: lateVersions !== undefined
@@ -166,12 +171,12 @@ export class GetOrSet {
     }
   }
 
-  async #runFactory<T> (
+  #runFactory<T> (
     { key, factory, plan: { hardTimeout }, signal }: Call<T>, cached: CachedValue<T> | undefined, fill?: Fill
   ): Promise<T> {
-    const run = (signal: AbortSignal): T | Promise<T> =>
-      factory({ key: key.label, signal, stale: cached?.value as Cached<T> | undefined })
-    return await traced('cache factory', () =>
+    const run = (signalOf: () => AbortSignal): T | Promise<T> =>
+      factory({ key: key.label, get signal () { return signalOf() }, stale: cached?.value as Cached<T> | undefined })
+    return traced('cache factory', () =>
       runFactory(run, { key: key.label, hardTimeout, clock: this.#cache.clock, signal, fill }))
   }
 

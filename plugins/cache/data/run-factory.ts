@@ -30,10 +30,25 @@ interface RunOptions {
 /**
  * Runs a factory or a writer, with a time limit and an abort signal.
  *
+ * @param work - the function that it gets returns the signal
  * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, the error of the work, or the reason of the signal
  */
 export async function runFactory<T> (
-  work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, fill }: RunOptions
+  work: (signalOf: () => AbortSignal) => T | Promise<T>, options: RunOptions
+): Promise<T> {
+  // Nothing can abort it. A signal that no work reads is not made, as it costs 2 µs.
+  if (options.hardTimeout === Infinity && options.signal === undefined) {
+    let own: AbortSignal | undefined
+    return await work(() => {
+      own ??= new AbortController().signal
+      return own
+    })
+  }
+  return await runAbortable(work, options)
+}
+
+async function runAbortable<T> (
+  work: (signalOf: () => AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, fill }: RunOptions
 ): Promise<T> {
   const controller = new AbortController()
   let timer: Timer | undefined
@@ -55,7 +70,7 @@ export async function runFactory<T> (
   fill?.onLeave(abortIfAbandoned)
   abortIfAbandoned()
   try {
-    return await Promise.race([work(controller.signal), aborted])
+    return await Promise.race([work(() => controller.signal), aborted])
   } finally {
     clock.clearTimeout(timer)
     signal?.removeEventListener('abort', abortIfAbandoned)

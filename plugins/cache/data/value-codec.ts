@@ -43,6 +43,8 @@ export class ValueCodec {
   readonly #cache: TwoTierCache
   readonly #serializer: Serializer
   readonly #frozen: WeakMap<Entry, unknown> | undefined
+  #lastVersions: Readonly<Record<string, string>> | undefined
+  #lastTags: Record<string, string> = {}
 
   /** @param freezes - whether all readers of an entry share one frozen value, in place of a copy each */
   constructor (cache: TwoTierCache, serializer: Serializer, freezes = false) {
@@ -93,10 +95,20 @@ export class ValueCodec {
     return { label, body, isAbsent, ttl: ttl * (1 - plan.jitter * Math.random()), staleWhileRevalidate, staleIfError }
   }
 
+  /** The values of one turn of the event loop mostly have one record of versions. */
+  #entryTagsOf (versions: Readonly<Record<string, string>>): Record<string, string> {
+    if (versions !== this.#lastVersions) {
+      const { [PATTERN_TAG]: _, ...tags } = versions
+      this.#lastVersions = versions
+      this.#lastTags = tags
+    }
+    return this.#lastTags
+  }
+
   /** @param versions - by tag, as they were when the computation of the value began */
   toEntry (draft: ValueDraft, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
     const { label, body, isAbsent, ttl, staleWhileRevalidate, staleIfError } = draft
-    const { [PATTERN_TAG]: _, ...tags } = versions
+    const tags = this.#entryTagsOf(versions)
     const staleAt = storedAt + ttl
     const revalidateUntil = staleAt + staleWhileRevalidate
     const meta = { staleAt, revalidateUntil, format: this.#serializer.name, ...isAbsent && { isAbsent } }

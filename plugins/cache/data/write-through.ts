@@ -59,8 +59,8 @@ export class WriteThrough {
   ): Promise<T> {
     let writing: Promise<T | void> = Promise.resolve()
     try {
-      const work = (signal: AbortSignal): Promise<T | void> => {
-        writing = Promise.resolve(writer(value, { key: key.label, signal }))
+      const work = (signalOf: () => AbortSignal): Promise<T | void> => {
+        writing = Promise.resolve(writer(value, { key: key.label, signal: signalOf() }))
         return writing
       }
       const returned = await runFactory(work, { key: key.label, hardTimeout, clock: this.#cache.clock })

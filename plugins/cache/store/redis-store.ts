@@ -248,17 +248,16 @@ export class RedisCacheStore implements CacheStore {
     return { ...leaseStateOf(holder ?? undefined, token), ...start, entryToken }
   }
 
-  async #finishFill (
+  #finishFill (
     id: string, entry: Entry, fill: Omit<FillWrite, 'id' | 'entry' | 'ttl'>
   ): Promise<FinishedFill> {
     const ttl = boundedTtl(ttlOf(entry))
-    const versions = { ...entry.tags, [PATTERN_TAG]: fill.patternVersion }
     const finishing = this.#fills.finish({ ...fill, id, entry: encodeEntry(entry), ttl })
-    if (this.#tagVersions.areRetained(versions, ttl)) return await finishing
+    if (this.#tagVersions.areRetained(entry.tags, fill.patternVersion, ttl)) return finishing
+    const versions = { ...entry.tags, [PATTERN_TAG]: fill.patternVersion }
     // If this fails, the entry expires early, with the versions of its tags.
     const retaining = this.#run(() => this.#tagVersions.retain(versions, ttl)).catch(() => false)
-    const [finished] = await Promise.all([finishing, retaining])
-    return finished
+    return Promise.all([finishing, retaining]).then(([finished]) => finished)
   }
 
   async #finishApart ({ id, entry, entryToken, patternVersion, ttl }: FillWrite): Promise<FinishedFill> {

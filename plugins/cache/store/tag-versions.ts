@@ -128,8 +128,9 @@ export class TagVersions {
   }
 
   /** Whether this process knows that Redis keeps versions as long as an entry that uses them. */
-  areRetained (versions: Readonly<Record<string, string>>, ttl: Milliseconds): boolean {
-    return this.#unretained(versions, this.#clock.monotonic() + ttl) === undefined
+  areRetained (versions: Readonly<Record<string, string>>, patternVersion: string, ttl: Milliseconds): boolean {
+    const until = this.#clock.monotonic() + ttl
+    return this.#isRetained(PATTERN_TAG, patternVersion, until) && this.#unretained(versions, until) === undefined
   }
 
   /**

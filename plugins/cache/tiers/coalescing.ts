@@ -131,7 +131,7 @@ export class Fill {
     this.lookup = lookup
     this.waitTarget = inFlight ?? {}
     this.startedAt = start?.now ?? cache.now()
-    this.versions = start && { ...start.versions, ...knownVersions(lookup) }
+    this.versions = start?.versions
     this.#cache = cache
     this.#inFlight = inFlight
     this.#onFinish = onFinish
@@ -208,6 +208,10 @@ export class FillCoordinator {
   /** All instances would wait until these leases expire, so they are released as soon as the store is available. */
   readonly #lostLeases: RetryQueue<LostLease>
 
+  /** With a number, the token of each lease: a random one for each costs a microsecond. */
+  readonly #instance = randomUUID()
+  #leaseCount = 0
+
   constructor (cache: TwoTierCache) {
     this.#cache = cache
     this.#lostLeases = new RetryQueue({
@@ -249,7 +253,7 @@ export class FillCoordinator {
     const id = fillIdOf(lookup)
     if (this.#inFlight.has(id)) return undefined
     const inFlight = this.#announce(id)
-    const lease = this.#cache.store.lease(id, randomUUID())
+    const lease = this.#cache.store.lease(id, `${this.#instance}:${++this.#leaseCount}`)
     const { start, isDone } = await this.#acquireLease(lookup, lease)
     if (start?.kind === 'acquired' && !isDone) return this.#lead(id, lookup, inFlight, lease, start)
     this.#end(id, inFlight, RETRY)
@@ -268,7 +272,7 @@ export class FillCoordinator {
   async #leadFill (id: string, lookup: Lookup): Promise<Admission> {
     const inFlight = this.#announce(id)
     let poller: Poller | undefined
-    const lease = this.#cache.store.lease(id, randomUUID())
+    const lease = this.#cache.store.lease(id, `${this.#instance}:${++this.#leaseCount}`)
     for (;;) {
       const { start, isDone } = await this.#acquireLease(lookup, lease)
       if (isDone) {
@@ -309,8 +313,9 @@ export class FillCoordinator {
       // The lease may have been acquired although the reply was lost.
       if (!(error instanceof CircuitOpenError)) this.#addLostLease(lease, true)
     })
-    const isDone = start?.entryToken !== undefined &&
-      (cache.pendingInvalidations !== pendingInvalidations || !isSameState(snapshot, start.entryToken, start.versions))
+    if (start?.entryToken === undefined) return { start: start && sinceLookup(start, lookup), isDone: false }
+    const isDone = cache.pendingInvalidations !== pendingInvalidations ||
+      !isSameState(snapshot, start.entryToken, start.versions)
     if (isDone && start.kind === 'acquired') this.#release(lease, true)
     return { start, isDone }
   }
@@ -364,7 +369,7 @@ export class FillCoordinator {
   async #fillUnshared (lookup: Lookup): Promise<Fill> {
     const cache = this.#cache
     const start = lookup.snapshot && await cache.attempt(() => cache.store.tags(fillTagsOf(lookup.tags)))
-    return new Fill(cache, lookup, start)
+    return new Fill(cache, lookup, start && sinceLookup(start, lookup))
   }
 
   /**
@@ -387,10 +392,11 @@ function fillTagsOf (tags: readonly string[]): readonly string[] {
   return tags.length === 0 ? NO_OWN_TAGS : [...NO_OWN_TAGS, ...tags]
 }
 
-/** Returns the versions of tags as they were at the lookup. */
-function knownVersions ({ snapshot }: Lookup): Record<string, string> {
-  const versions = Object.entries(snapshot?.versions ?? {})
-  return Object.fromEntries(versions.filter((known): known is [string, string] => known[1] !== undefined))
+/** Returns the start of a fill with the versions of tags as they were at the lookup, where it had read them. */
+function sinceLookup<S extends FillStart> (start: S, { snapshot }: Lookup): S {
+  const known = Object.entries(snapshot?.versions ?? {})
+    .filter((each): each is [string, string] => each[1] !== undefined)
+  return { ...start, versions: { ...start.versions, ...Object.fromEntries(known) } }
 }
 
 // Many callers share one lookup.
@@ -407,8 +413,11 @@ function fillIdOf (lookup: Lookup): string {
   return id
 }
 
-function createFillId ({ key, snapshot, pendingInvalidations }: Lookup): string {
+function createFillId ({ key, tags, snapshot, pendingInvalidations }: Lookup): string {
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
+  // Nearly all keys that are missing have never been stored, and no tag but that of all entries.
+  if (tags.length === 0 && pendingInvalidations === 0 && snapshot.token === '' &&
+    invalidatedVersion(snapshot.versions[ALL_TAG]) === undefined) return `${key.id}.new`
   // A tag that was never invalidated has its first version (`0-…`) or none yet: both give the same id.
   const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, invalidatedVersion(version)])
   const parts = [snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []]

@@ -176,7 +176,8 @@ export class TwoTierCache {
   /** Makes {@link close} wait for work that no caller waits for. */
   inBackground (work: Promise<unknown>): void {
     this.#background.add(work)
-    work.finally(() => this.#background.delete(work)).catch(() => {})
+    const end = (): void => { this.#background.delete(work) }
+    work.then(end, end)
   }
 
   /** Looks a key up in L1, synchronously. */
