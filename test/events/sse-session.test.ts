@@ -162,7 +162,7 @@ t.test('without the right to PTTL too, a stream ends at the next heartbeat after
 })
 
 t.test('a missing permission to look sessions up is logged once, with its effect', async t => {
-  const { here, user, clock, warnings } = await startSevered(t, { forbidden: ['-hget'] })
+  const { here, user, clock, warnings } = await startSevered(t, { forbidden: ['-getrange'] })
   const stream = await openSse(t, here, '/events', user.cookie)
   const told = () => warnings().filter(text => text.includes('looked up'))
   await until('the log says so', () => told().length > 0)
