@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { createSentinel, ErrorReply, type RedisSentinelType } from 'redis'
 import t, { type Test } from 'tap'
@@ -182,6 +183,21 @@ t.test('an app that boots without Sentinels uses them when they come', async t =
   proxy.target(addresses[0]!.port)
   await until('the master is used', async () => await write(app, newPrefix()).catch(() => undefined) === 'OK')
   t.same(log.lines.map(line => String(line['msg'])).filter(msg => msg.includes('connect')), ['redis: cannot connect, trying again until it can', 'redis: connected'])
+})
+
+t.test('an app that closes while a Sentinel accepts connections and never replies keeps none of them', async t => {
+  const sockets = new Set<Socket>()
+  const hung = createServer(socket => { sockets.add(socket.resume().on('close', () => sockets.delete(socket)).on('error', () => {})) })
+  await new Promise<void>(resolve => hung.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => { hung.close(); for (const socket of sockets) socket.destroy() })
+  const app = await boot(t, {
+    ...made, sentinels: [{ host: '127.0.0.1', port: (hung.address() as AddressInfo).port }], required: false, connectTimeout: 400
+  })
+  await until('it is asked', () => sockets.size > 0)
+  await app.close()
+  const client = app.redis as never as RedisSentinelType
+  await until('the client is closed', () => !client.isOpen && sockets.size === 0, 4000)
+  t.equal(client.isOpen, false)
 })
 
 t.test('after a failover, and after the death of a master, commands and messages reach the new one', async t => {

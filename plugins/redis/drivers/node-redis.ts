@@ -99,7 +99,13 @@ function createSentinel (
     sentinelClientOptions: {
       username: sentinelUsername ?? undefined,
       password: sentinelPassword ?? undefined,
-      socket: { connectTimeout, ...sentinelTLS !== undefined && { ...sentinelTLS, tls: true } }
+      // A Sentinel that accepts a connection and never replies is left for the next one, and keeps no closed app alive.
+      pingInterval: Math.ceil(connectTimeout / 2),
+      socket: {
+        connectTimeout,
+        socketTimeout: connectTimeout,
+        ...sentinelTLS !== undefined && { ...sentinelTLS, tls: true }
+      }
     },
     // Otherwise commands that are sent at the same time can wait for each other.
     reserveClient: true,
