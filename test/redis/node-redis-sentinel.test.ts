@@ -185,6 +185,20 @@ t.test('an app that boots without Sentinels uses them when they come', async t =
   t.same(log.lines.map(line => String(line['msg'])).filter(msg => msg.includes('connect')), ['redis: cannot connect, trying again until it can', 'redis: connected'])
 })
 
+t.test('a client that its owner closes is not reported as a lost connection', async t => {
+  for (const how of ['close', 'destroy'] as const) {
+    const log = collectLog()
+    const client = await open(t)
+    await boot(t, { client }, log)
+    const ended = new Promise<void>(resolve => portOf(client).on('end', resolve))
+    await client[how]()
+    await t.rejects(portOf(client).send('ping', []))
+    await ended
+    await new Promise(resolve => setTimeout(resolve, 150))
+    t.same(log.lines.map(line => line['msg']).filter(msg => String(msg).includes('connection lost')), [], how)
+  }
+})
+
 t.test('an app that closes while a Sentinel accepts connections and never replies keeps none of them', async t => {
   const sockets = new Set<Socket>()
   const hung = createServer(socket => { sockets.add(socket.resume().on('close', () => sockets.delete(socket)).on('error', () => {})) })

@@ -37,6 +37,8 @@ export class SentinelPort implements RedisPort {
   #expiry: Timer | undefined
   #isAsking = false
   #reviveTimer: Timer | undefined
+  /** Set between the loss of the connection and its report. */
+  #lossTimer: Timer | undefined
   #revived: NodeRedisClient | undefined
   #wasOpen: boolean
   #isUp = false
@@ -160,6 +162,7 @@ export class SentinelPort implements RedisPort {
     const node = this.#nodes.get(master) ?? this.#add(master)
     if (master !== this.#master) this.#replaceMaster(master)
     if (!this.#isUp) {
+      if (this.#lossTimer !== undefined) this.#reportLoss()
       this.#isUp = true
       this.#events.emit('ready')
     }
@@ -191,9 +194,16 @@ export class SentinelPort implements RedisPort {
     this.#isUp = false
     this.socket = {}
     this.#events.emit('close')
-    if (this.client.isOpen) this.#events.emit('reconnecting')
+    // A client that is being closed loses its connections while it is open.
+    this.#lossTimer = systemClock.setTimeout(() => this.#reportLoss(), RETRY_MS).unref()
     // Has the client look for the master until there is one.
     this.#ask()
+  }
+
+  #reportLoss (): void {
+    systemClock.clearTimeout(this.#lossTimer)
+    this.#lossTimer = undefined
+    if (this.client.isOpen) this.#events.emit('reconnecting')
   }
 
   /**
