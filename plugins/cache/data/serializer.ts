@@ -1,5 +1,5 @@
 import { deserialize, serialize } from 'node:v8'
-import { copyBytes } from '../../shared/data/bytes.js'
+import { copyBytes, ownBytesOf } from '../../shared/data/bytes.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { describeLoss, lossIn } from '../../shared/data/lossless-json.js'
 import { handled, isPromise } from '../../shared/plugin/maybe-promise.js'
@@ -81,7 +81,7 @@ function isSerializer (value: unknown): value is Serializer {
 export function toBytes ({ name, serialize }: Serializer, value: unknown, key: string): Buffer {
   try {
     const bytes = serialize(value)
-    if (typeof bytes === 'string') return Buffer.from(bytes)
+    if (typeof bytes === 'string') return ownBytesOf(bytes)
     // A copy: a serializer may reuse its buffer before the entry is stored.
     if (ArrayBuffer.isView(bytes)) return copyBytes(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
     throw new TypeError('it returned neither text nor bytes')

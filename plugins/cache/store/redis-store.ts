@@ -112,8 +112,15 @@ export class RedisCacheStore implements CacheStore {
       token,
       acquire: (tags, ttl, id = '') =>
         this.#fills.acquire({ leaseKey: key, entryKey: this.#entrySpace + id, token, ttl, tags }),
-      finish: (id, entry, entryToken, patternVersion) => this.#finishFill(id, entry, {
-        entryKey: this.#entrySpace + id, leaseKey: key, token, entryToken, patternVersion
+      finish: (id, entry, entryToken, patternVersion) => this.#finishFill(entry.tags, {
+        id,
+        entryKey: this.#entrySpace + id,
+        leaseKey: key,
+        entry: encodeEntry(entry),
+        ttl: boundedTtl(ttlOf(entry)),
+        entryToken,
+        patternVersion,
+        token
       }),
       renew: async ttl => { await sendScript(client, renewFillScript, [key], [token, ttl]) },
       release: async isShareable => {
@@ -248,13 +255,11 @@ export class RedisCacheStore implements CacheStore {
     return { ...leaseStateOf(holder ?? undefined, token), ...start, entryToken }
   }
 
-  #finishFill (
-    id: string, entry: Entry, fill: Omit<FillWrite, 'id' | 'entry' | 'ttl'>
-  ): Promise<FinishedFill> {
-    const ttl = boundedTtl(ttlOf(entry))
-    const finishing = this.#fills.finish({ ...fill, id, entry: encodeEntry(entry), ttl })
-    if (this.#tagVersions.areRetained(entry.tags, fill.patternVersion, ttl)) return finishing
-    const versions = { ...entry.tags, [PATTERN_TAG]: fill.patternVersion }
+  #finishFill (tags: Readonly<Record<string, string>>, fill: FillWrite): Promise<FinishedFill> {
+    const { patternVersion, ttl } = fill
+    const finishing = this.#fills.finish(fill)
+    if (this.#tagVersions.areRetained(tags, patternVersion, ttl)) return finishing
+    const versions = { ...tags, [PATTERN_TAG]: patternVersion }
     // If this fails, the entry expires early, with the versions of its tags.
     const retaining = this.#run(() => this.#tagVersions.retain(versions, ttl)).catch(() => false)
     return Promise.all([finishing, retaining]).then(([finished]) => finished)

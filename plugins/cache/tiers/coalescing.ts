@@ -309,7 +309,7 @@ export class FillCoordinator {
     const { key, tags, snapshot, pendingInvalidations } = lookup
     if (snapshot === undefined) return { start: undefined, isDone: false }
     const cache = this.#cache
-    const start = await cache.resultOf(lease.acquire(fillTagsOf(tags), LEASE_MS, key.id), error => {
+    const start = await cache.resultOf(() => lease.acquire(fillTagsOf(tags), LEASE_MS, key.id), error => {
       // The lease may have been acquired although the reply was lost.
       if (!(error instanceof CircuitOpenError)) this.#addLostLease(lease, true)
     })

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
-import { traced } from '../../shared/plugin/tracing.js'
+import { isTracing, traced } from '../../shared/plugin/tracing.js'
 import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { InvalidationPendingError } from '../errors.js'
@@ -157,13 +157,15 @@ export class TwoTierCache {
    *
    * @returns undefined where it failed
    */
-  async resultOf<T> (operation: Promise<T>, onFailure?: (error: unknown) => void): Promise<T | undefined> {
-    try {
-      return await operation
-    } catch (error) {
+  resultOf<T> (operation: () => Promise<T>, onFailure?: (error: unknown) => void): Promise<T | undefined> {
+    const fail = (error: unknown): undefined => {
       this.#reportFailure(error)
       onFailure?.(error)
-      return undefined
+    }
+    try {
+      return operation().catch(fail)
+    } catch (error) {
+      return Promise.resolve(fail(error))
     }
   }
 
@@ -196,10 +198,15 @@ export class TwoTierCache {
 
   /** Looks a key up in the store. */
   lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    const find = () => this.#lookup(key, tags)
-    // Callers that look the same up in one turn of the event loop share one read.
-    const look = () => this.#share === undefined ? find() : this.#share(nameOf(key, tags), find)
+    if (!isTracing()) return this.#sharedLookup(key, tags)
+    const look = () => this.#sharedLookup(key, tags)
     return traced('cache lookup', look, lookup => ({ 'cache.result': this.#outcomeOf(lookup) }))
+  }
+
+  /** Callers that look the same up in one turn of the event loop share one read. */
+  #sharedLookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+    const find = () => this.#lookup(key, tags)
+    return this.#share === undefined ? find() : this.#share(nameOf(key, tags), find)
   }
 
   #lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
@@ -266,7 +273,7 @@ export class TwoTierCache {
     }
     // A tombstone that stood meanwhile may have expired.
     if (snapshot === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return NOTHING_DONE
-    const finishing = this.resultOf(lease.finish(key.id, entry, snapshot.token, patternVersion))
+    const finishing = this.resultOf(() => lease.finish(key.id, entry, snapshot.token, patternVersion))
     this.inBackground(finishing)
     const finished = await finishing ?? NOTHING_DONE
     if (finished.isStored) {

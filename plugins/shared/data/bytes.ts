@@ -8,6 +8,13 @@ export function copyBytes (bytes: Uint8Array): Buffer {
   return own
 }
 
+/** Returns the UTF-8 of a text in memory of its own, which L1 keeps without a copy. */
+export function ownBytesOf (text: string): Buffer {
+  const own = Buffer.allocUnsafeSlow(Buffer.byteLength(text))
+  own.write(text)
+  return own
+}
+
 /** Returns bytes that own their memory: the given ones, or a copy if they share it. */
 export function ownBytes (bytes: Buffer): Buffer {
   return bytes.buffer.byteLength === bytes.length ? bytes : copyBytes(bytes)
