@@ -11,7 +11,7 @@ async function startFleet (t: Test, report: JobOptions['report']) {
   const server = await startRedis()
   process.env['REDIS_URL'] = server.url
   const clock = createTestClock({ now: Date.UTC(2024, 4, 1, 12) })
-  const apps = await Promise.all([0, 1].map(async () => await build({ report, clock, pollMs: 5 })))
+  const apps = await Promise.all([0, 1].map(async () => await build({ report, clock, pollMs: 25 })))
   t.teardown(async () => { await Promise.all(apps.map(app => app.close())) })
   await Promise.all(apps.map(app => app.ready()))
   const outcomes = async () => await Promise.all(apps.map(async app => (await app.inject('/jobs')).json<Record<'ran' | 'done' | 'running' | 'failed', number>>()))

@@ -17,7 +17,7 @@ interface Manifest {
 }
 
 // The figures of docs/internals/package.md, with room for growth.
-const MAX_PACKED_KB = 500
+const MAX_PACKED_KB = 550
 const MAX_FILES = 640
 
 const root = resolve(import.meta.dirname, '../../..')
