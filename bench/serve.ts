@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { cpuMicros } from './frame/cpu.js'
 
-/** What a request costs: the CPU time of this process, and of those that serve with it. */
+/** Functions for the CPU time of this process, and of those that serve with it. */
 const measured = [cpuMicros]
 
 /** Adds a process that serves requests, by its CPU time in microseconds. */

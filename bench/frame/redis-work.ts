@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis'
 
-/** What a server of Redis did since its start. */
+/** The work of a Redis server since its start. */
 export interface RedisWork {
   bytesIn: number
   bytesOut: number

@@ -5,7 +5,7 @@ import { bytesOf, ownEntry, ttlOf, type Entry } from './entry.js'
 import { lockedToken, QUEUED, queuedToken, STAGED, stagedToken, type CasToken } from './entry-codec.js'
 import { createPace } from './glob.js'
 import {
-  ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS,
+  ALL_TAG, FIRST_VERSION, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS,
   STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats,
   type TagState, type WriteLock, type WriteOptions
 } from './store.js'
@@ -218,7 +218,7 @@ export class MemoryCacheStore implements CacheStore {
 
   #createVersions (tags: readonly string[]): Record<string, string> {
     return Object.fromEntries(tags.map(tag => {
-      const version = this.#versions.get(tag) ?? `0-${++this.#sequence}`
+      const version = this.#versions.get(tag) ?? `${FIRST_VERSION}${++this.#sequence}`
       this.#versions.set(tag, version)
       return [tag, version]
     }))

@@ -211,6 +211,8 @@ export const STAGED_MS = 10 * 1000
 /** How long callers do not coalesce after a fill whose result was not shareable. */
 export const HIT_FOR_PASS_MS = 1000
 
+/** The beginning of the version of a tag that was never invalidated. */
+export const FIRST_VERSION = '0-'
 /** A tag of every entry, which invalidates all of them. No tag of a program begins with a NUL. */
 export const ALL_TAG = '\0*'
 /** A tag that each removal by pattern invalidates. */

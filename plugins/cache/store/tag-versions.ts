@@ -8,7 +8,7 @@ import { sendScript, type Script } from '../../shared/redis/script.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
 import { randomText } from './entry-codec.js'
 import { createVersionsScript, invalidateScript, retainVersionsScript } from './scripts.js'
-import { ALL_TAG, PATTERN_TAG, TOMBSTONE_MS } from './store.js'
+import { ALL_TAG, FIRST_VERSION, PATTERN_TAG, TOMBSTONE_MS } from './store.js'
 
 /**
  * How long a version is kept that no stored entry uses. A fill that began before an invalidation is not stored after
@@ -19,8 +19,6 @@ export const UNUSED_TTL_MS = 1.5 * TOMBSTONE_MS
 /** A path tag whose key needs no digest, which would cost each hit a microsecond. */
 const PLAIN_PATH = /^\0\/[\w.@:/-]{0,100}$/
 const MAX_REMEMBERED = 10_000
-/** The beginning of a version that no invalidation has made. */
-const INITIAL = '0-'
 
 interface KnownVersion {
   version: string
@@ -90,7 +88,7 @@ export class TagVersions {
 
   /** Returns a version for tags without one. */
   initial (): string {
-    return `${INITIAL}${randomText(12)}`
+    return `${FIRST_VERSION}${randomText(12)}`
   }
 
   /**

@@ -8,7 +8,7 @@ import { CircuitOpenError } from '../../shared/redis/guard.js'
 import type { Entry } from '../store/entry.js'
 import type { CasToken } from '../store/entry-codec.js'
 import {
-  ALL_TAG, PATTERN_TAG, type FillLease, type FillStart, type KeyVersions, type LeaseState
+  ALL_TAG, FIRST_VERSION, PATTERN_TAG, type FillLease, type FillStart, type KeyVersions, type LeaseState
 } from '../store/store.js'
 import { NOTHING_DONE, type Lookup, type TwoTierCache } from './two-tier-cache.js'
 import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
@@ -437,5 +437,5 @@ function isSameState (
 
 /** Returns the version of a tag; undefined for one that was never invalidated. */
 function invalidatedVersion (version: string | undefined): string | undefined {
-  return version?.startsWith('0-') ? undefined : version
+  return version?.startsWith(FIRST_VERSION) ? undefined : version
 }

@@ -1,5 +1,5 @@
 import { sleep, systemClock, type Clock } from '../../shared/plugin/clock.js'
-import { isOutage } from '../../shared/plugin/errors.js'
+import { throwOutage } from '../../shared/plugin/errors.js'
 import { importPackage } from '../../shared/plugin/optional-packages.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { destroy, detailed, type NodeRedis, type NodeRedisClient } from '../../shared/redis/clients/node-redis/index.js'
@@ -192,7 +192,7 @@ async function open (client: ReturnType<typeof detailed>): Promise<void> {
 /** The port of a client of Sentinels knows its database, and reports its losses, after the first command. */
 async function learnMaster (client: ReturnType<typeof detailed>): Promise<void> {
   if (!('getMasterNode' in client)) return
-  await portOf(client).send('ping', []).catch((error: unknown) => { if (isOutage(error)) throw error })
+  await portOf(client).send('ping', []).catch(throwOutage)
 }
 
 async function close (given: NodeRedis, timeout: Milliseconds, clock: Clock): Promise<void> {

@@ -21,9 +21,11 @@ export const SEEN = 17
 export const SEALED = 32
 export const LINES = 33
 
-const IS_SESSION = `string.sub(stored, 1, 2) == '${MARK}'`
+/** Whether `stored` begins as a session. */
+export const IS_SESSION = `string.sub(stored, 1, 2) == '${MARK}'`
 
-const NOW = `
+/** Sets `now` to the time in milliseconds. */
+export const NOW = `
 local clock = redis_time()
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 `

@@ -1,5 +1,5 @@
 import { timedLua } from '../../shared/redis/script.js'
-import { LINES, MARK, SEALED } from './scripts.js'
+import { IS_SESSION, LINES, MARK, NOW, SEALED } from './scripts.js'
 
 /**
  * Splits a JSON object as `JSON.stringify` prints it. Values are kept as they are: `cjson` would change numbers and
@@ -79,14 +79,14 @@ export const writeScript = timedLua`
 local stored = redis.call('GET', KEYS[1])
 if not stored then
   if ARGV[3] ~= '1' then return nil end
-  local clock = redis_time()
-  local now = string.format('%015d', clock[1] * 1000 + math.floor(clock[2] / 1000))
+  ${NOW}
+  local time = string.format('%015d', now)
   local lines = '1\n' .. ARGV[7] .. '\n' .. ARGV[8] .. '\n'
   local ttl = math.min(tonumber(ARGV[1]), tonumber(ARGV[2]))
-  redis.call('SET', KEYS[1], '${MARK}' .. now .. now .. ARGV[5] .. lines .. ARGV[9], 'PX', ttl)
+  redis.call('SET', KEYS[1], '${MARK}' .. time .. time .. ARGV[5] .. lines .. ARGV[9], 'PX', ttl)
   return '1'
 end
-if string.sub(stored, 1, 2) ~= '${MARK}' then return nil end
+if not (${IS_SESSION}) then return nil end
 local version, user, device, at = string.match(stored, '^(%d+)\n([^\n]*)\n([^\n]*)\n()', ${LINES + 1})
 if not version then return nil end
 local text = ARGV[9]

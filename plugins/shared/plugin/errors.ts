@@ -184,6 +184,11 @@ export function isOutage (error: unknown): error is Error {
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }
 
+/** Handles the rejection of a command whose error replies are as good as a reply: only an outage is thrown again. */
+export function throwOutage (error: unknown): void {
+  if (isOutage(error)) throw error
+}
+
 /** Whether Redis refuses a write because it is a replica. */
 export function isReadonly (error: unknown): boolean {
   return isReply(error, READONLY)

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { systemClock, type Clock, type Timer } from '../plugin/clock.js'
-import { isOutage, reasonOf, type PluginName } from '../plugin/errors.js'
+import { isOutage, reasonOf, throwOutage, type PluginName } from '../plugin/errors.js'
 import type { RedisPort, Subscriber } from './port.js'
 
 /** Receives the messages that other instances publish. */
@@ -66,7 +66,7 @@ class RedisChannelSubscription implements ChannelSubscription {
   // A connection delivers replies and messages in the server's order.
   async caughtUp (): Promise<void> {
     if (this.#subscriber === undefined) throw new Error('not connected')
-    await this.#subscriber.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+    await this.#subscriber.ping().catch(throwOutage)
   }
 
   readonly close = (): void => {

@@ -4,7 +4,7 @@ import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
-import { isOutage, isReadonly, isWriteRefusal, pluginError, type PluginName } from '../plugin/errors.js'
+import { isOutage, isReadonly, isWriteRefusal, pluginError, throwOutage, type PluginName } from '../plugin/errors.js'
 import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
 import type { RedisPort } from './port.js'
 import { Progress } from './progress.js'
@@ -226,7 +226,7 @@ async function probe (
     return true
   }
   // A refusal (ACL) is a reply.
-  const reply = client.send('ping', []).catch((error: unknown) => { if (isOutage(error)) throw error })
+  const reply = client.send('ping', []).catch(throwOutage)
   const wait = new ProbeWatch(progress, circuit, client)
   const timeout = defaultTimeout(client)
   await withDeadline(reply, timeout, () => new TimeoutError(timeout), clock, wait).catch(() => {})

@@ -184,7 +184,7 @@ export class SentinelPort implements RedisPort {
     // The client closes all connections before it opens those to another server.
     if (before?.isOpen === true && addressOf(before.options?.socket) === addressOf(master.options?.socket)) return
     this.socket = {}
-    // What is published from now on does not reach the server before.
+    // The previous server receives no message that is published from now on.
     for (const subscriber of this.#subscribers) subscriber.close()
     this.#subscribers.clear()
   }
