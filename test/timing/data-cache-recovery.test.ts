@@ -43,7 +43,6 @@ for (const fault of ['paused', 'severed', 'unreachable'] as const) {
       return (await b.getMany(keys)).every(value => value === 'new')
     })
     await returned.within(2 * BACK_MS, 'they are cached again')
-    t.same(await b.getMany(keys), keys.map(() => 'new'))
     await until('a set succeeds', async () => await a.set('set', 'newer').then(() => true))
     await returned.within(2 * BACK_MS, 'a set succeeds')
     const set = span()
