@@ -160,18 +160,20 @@ async function invalidateAgainAndAgain (
   const state = { isOver: false }
   const answers: Array<Promise<{ value: number, told: number }>> = []
   const timers = clock.pendingTimers
-  let answered = 0
+  const renewing = new Set<number>()
+  let [answered, ended] = [0, 0]
   const waiting = () => coalesced(apps).reduce((sum, count) => sum + count, 0)
-  // One caller of each instance runs the factory or polls for the lease, each by a timer; all others wait for that one. A caller in
-  // flight would be counted again in a later round.
+  // One caller of each instance runs the factory or polls for the lease, by a timer; all others wait for that one. An instance that has run it
+  // has a timer for its leases. A caller in flight would be counted again in a later round.
   const settle = async (round: number, leaders: number, before: number) => await until(`the callers of round ${round} run the factory or wait`, async () => {
     const isSettled = () => waiting() === before + 100 - (round === leaders / INSTANCES ? INSTANCES : 0) &&
-      clock.pendingTimers - timers === leaders - answered / (100 / INSTANCES)
+      clock.pendingTimers - timers === leaders - answered / (100 / INSTANCES) - (gates.length - ended) + renewing.size
     if (!isSettled()) return false
     await Promise.all(apps.map(app => app.redis.ping()))
     return isSettled()
   })
-  const factory = async () => {
+  const factoryOf = (instance: number) => async () => {
+    renewing.add(instance)
     const { value } = source
     const gate = createGate()
     gates.push(gate)
@@ -183,13 +185,16 @@ async function invalidateAgainAndAgain (
     await apps[round % INSTANCES]!.cache.invalidateTags(['t'])
     const before = waiting()
     answers.push(...upTo(100).map(async i => {
-      const value = await apps[i % INSTANCES]!.cache.getOrSet('k', factory, options)
+      const value = await apps[i % INSTANCES]!.cache.getOrSet('k', factoryOf(i % INSTANCES), options)
       answered++
       return { told: round, value }
     }))
     await settle(round, runsEachRound ? INSTANCES * round : INSTANCES, before)
     if (runsEachRound) await until(`a run of round ${round}`, () => gates.length === round)
-    await afterRound(round, run => gates[run - 1]?.open())
+    await afterRound(round, run => {
+      gates[run - 1]?.open()
+      ended++
+    })
   }
   state.isOver = true
   await clock.advance(1)

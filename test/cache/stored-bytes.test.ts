@@ -109,11 +109,21 @@ t.test('the metadata of a response or a value is flat, and is decoded as it was 
   const times = { staleAt: time, revalidateUntil: time, generatedAt: time, serveOnErrorUntil: time }
   const response = fc.record({ ...common, kind: fc.constant('response' as const), meta: fc.record({ status: fc.nat(65_535), headers: texts, vary: texts, ...times, mustRevalidate: fc.boolean(), noCache: fc.boolean(), absent: fc.array(line, { minLength: 1 }) }, { requiredKeys: ['status', 'headers', 'vary', 'staleAt', 'revalidateUntil', 'generatedAt', 'serveOnErrorUntil', 'mustRevalidate', 'noCache'], noNullPrototype: true }) }, { noNullPrototype: true })
   const value = fc.record({ ...common, kind: fc.constant('value' as const), meta: fc.record({ staleAt: time, revalidateUntil: time, format: line, isAbsent: fc.constant(true) }, { requiredKeys: ['staleAt', 'revalidateUntil', 'format'], noNullPrototype: true }) }, { noNullPrototype: true })
-  fc.assert(fc.property(fc.oneof(response, value), given => {
+  const found = value.map(given => 'isAbsent' in given.meta ? { ...given, body: Buffer.alloc(0) } : given)
+  fc.assert(fc.property(fc.oneof(response, found), given => {
     const frame = encodeEntry(given)
     t.notOk(isJson(frame))
     t.strictSame(decodeEntry(frame).entry, given)
   }))
+})
+
+t.test('a value with bytes that is marked as none is damaged', async t => {
+  const none = { ...flatValue, meta: { staleAt: 6000, revalidateUntil: 6010, format: 'json', isAbsent: true } }
+  t.strictSame(decodeEntry(encodeEntry({ ...none, body: Buffer.alloc(0) })).entry, { ...none, body: Buffer.alloc(0) })
+  const frame = encodeEntry(flatValue)
+  t.strictSame(decodeEntry(frame).entry, flatValue)
+  frame[HEAD + 1]! |= 4
+  t.equal(decodeEntry(frame).entry, undefined)
 })
 
 t.test('metadata without a flat form is JSON, as all metadata was, and is decoded as well', async t => {

@@ -91,7 +91,7 @@ export class GetOrSet {
   async #lookupOrFill<T> (call: Call<T>): Promise<T> {
     const { key, plan } = call
     for (let lookups = 1; ; lookups++) {
-      const lookup = await this.#cache.lookup(key, plan.tags)
+      const lookup = await this.#fills.lookup(key, plan.tags)
       const cached = this.#codec.read<T>(lookup.entry)
       if (cached?.state === 'fresh') {
         this.#cache.count(key, 'hits')

@@ -30,17 +30,22 @@ export function getL1Response (state: RequestCache, key: CacheKey): StoredRespon
   return response
 }
 
-/** Looks a request up in the store: one round trip, or two where the responses of its URL vary. */
+/**
+ * Looks a request up in the store: one round trip, or two where the responses of its URL vary.
+ *
+ * @param mayFill - whether the caller joins the fill of a response that is not there, or gives it up
+ */
 export async function lookupResponse (
-  state: RequestCache, key: CacheKey, tags: readonly string[]
+  state: RequestCache, key: CacheKey, tags: readonly string[], mayFill = false
 ): Promise<LookupResult> {
-  const { core } = state.cache
-  const base = await core.lookup(key, tags)
+  const { core, fills } = state.cache
+  const lookUp = (each: CacheKey): Promise<Lookup> => mayFill ? fills.lookup(each, tags) : core.lookup(each, tags)
+  const base = await lookUp(key)
   const { entry } = base
   if (!isVariants(entry)) {
     return { base, place: base, response: isResponse(entry) && matchesVary(entry, state) ? entry : undefined }
   }
-  const place = await core.lookup(variantKey(key, entry.meta, ownHeaders(state.request)), tags)
+  const place = await lookUp(variantKey(key, entry.meta, ownHeaders(state.request)))
   if (!isResponse(place.entry) || !matchesVary(place.entry, state)) return { base, place, response: undefined }
   recordUse(key, place.key, entry.meta, state)
   return { base, place, response: place.entry }

@@ -80,15 +80,18 @@ async function lookupOrLead (state: RequestCache, key: CacheKey): Promise<boolea
   // The lookup is asynchronous from here on, so work that a hook started may read the request meanwhile.
   readAs('hooks', request)
   const tags = isPromise(pendingTags) ? await pendingTags : pendingTags
+  const isFromCacheOnly = isOnlyIfCached(state)
+  // A response to HEAD has no body to store.
+  const mayFill = !isFromCacheOnly && request.method !== 'HEAD'
   for (let lookups = 1; ; lookups++) {
-    const found = await lookupResponse(state, key, tags)
+    const found = await lookupResponse(state, key, tags, mayFill)
     if (found.response !== undefined && tryServe(state, found.response, 'l2')) return true
-    if (isOnlyIfCached(state)) return sendGatewayTimeout(state)
-    // A response to HEAD has no body to store.
-    if (request.method === 'HEAD') return forwardToHandler(state, found, undefined)
+    if (isFromCacheOnly) return sendGatewayTimeout(state)
+    if (!mayFill) return forwardToHandler(state, found, undefined)
     const dependsOn = hitForPass.namesFor(key.id, name => carries(state, name))
     if (dependsOn !== undefined) {
       state.why = 'hit-for-pass'
+      fills.giveUp(found.place)
       return forwardToHandler(state, found, undefined, dependsOn)
     }
     const admission = await fills.join(found.place)

@@ -151,6 +151,8 @@ export function decodeFlat (bytes: Buffer, start: Bytes, end: Bytes, body: Buffe
   const revalidateUntil = timeAt(3)
   if (bytes[start] === VALUE) {
     const [format] = texts.slice(restAt)
+    // A value that is not there has no bytes: the flag is damaged.
+    if ((flags & IS_ABSENT) !== 0 && body.length > 0) return undefined
     const meta = { staleAt, revalidateUntil, format, ...(flags & IS_ABSENT) !== 0 && { isAbsent: true } }
     return { kind: 'value', label, meta, body, storedAt, deleteAt, tags }
   }

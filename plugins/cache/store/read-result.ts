@@ -1,6 +1,6 @@
 import type { Entry } from './entry.js'
 import type { CasToken } from './entry-codec.js'
-import { ALL_TAG, type ReadResult } from './store.js'
+import { ALL_TAG, type FillStart, type ReadResult } from './store.js'
 
 /** Below this number a list is searched faster than a map is made. */
 const FEW = 8
@@ -66,12 +66,14 @@ export function isValid ({ tags }: Entry, known: ReadVersions): boolean {
 export class RedisReadResult implements ReadResult {
   readonly entry: Entry | undefined
   readonly token: CasToken
+  readonly acquired: FillStart | undefined
   readonly #known: ReadVersions
   #versions: Readonly<Record<string, string | undefined>> | undefined
 
-  constructor (entry: Entry | undefined, token: CasToken, known: ReadVersions) {
+  constructor (entry: Entry | undefined, token: CasToken, known: ReadVersions, acquired?: FillStart) {
     this.entry = entry
     this.token = token
+    this.acquired = acquired
     this.#known = known
   }
 

@@ -1,13 +1,16 @@
 import { isWrongType } from '../../shared/plugin/errors.js'
-import { handled } from '../../shared/plugin/maybe-promise.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import { handled, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { onNode } from '../../shared/redis/cluster-nodes.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/micro-batch.js'
 import type { RedisPort } from '../../shared/redis/port.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Entry } from './entry.js'
 import { decodeEntry, type CasToken } from './entry-codec.js'
 import { isValid, missingTags, ReadVersions, RedisReadResult } from './read-result.js'
-import { ALL_TAG, type ReadResult } from './store.js'
+import { LeasingReads } from './redis-leasing-reads.js'
+import { ALL_TAG, PATTERN_TAG, type FillStart, type ReadResult } from './store.js'
 import type { TagVersions } from './tag-versions.js'
 
 type Keys = readonly string[]
@@ -18,6 +21,24 @@ type Batch = ReadonlyArray<Batched<Keys>>
 const MAX_KEYS = 128
 const MISS = { entry: undefined, token: '' }
 const NO_OWN_TAGS: readonly string[] = [ALL_TAG]
+const FILL_TAGS: readonly string[] = [PATTERN_TAG]
+const NO_BYTES = Buffer.alloc(0)
+
+interface RedisReadsOptions {
+  client: RedisPort
+  tagVersions: TagVersions
+  clock: Clock
+  run: RedisGuard['run']
+  /** Called before the reads of a turn are sent. */
+  beforeSending: () => void
+}
+
+/** The lease that a read acquires where there is no entry. */
+interface WantedLease {
+  leaseKey: string
+  token: string
+  ttl: Milliseconds
+}
 
 /**
  * Reads entries and the versions of their tags: the keys of one turn of the event loop by one `MGET`, each of them
@@ -26,11 +47,11 @@ const NO_OWN_TAGS: readonly string[] = [ALL_TAG]
 export class RedisReads {
   readonly #tagVersions: TagVersions
   readonly #batch: MicroBatch<Keys, Values>
+  readonly #leasing: LeasingReads
   /** See {@link MicroBatch.share}. */
   readonly share: <T> (id: string, work: () => Promise<T>) => Promise<T>
 
-  /** @param beforeSending - called before the reads of a turn are sent */
-  constructor (client: RedisPort, tagVersions: TagVersions, run: RedisGuard['run'], beforeSending: () => void) {
+  constructor ({ client, tagVersions, clock, run, beforeSending }: RedisReadsOptions) {
     const batch = new MicroBatch<Keys, Values>({
       client,
       maxSize: MAX_KEYS,
@@ -46,21 +67,37 @@ export class RedisReads {
     })
     this.#tagVersions = tagVersions
     this.#batch = batch
+    this.#leasing = new LeasingReads({
+      client,
+      tagVersions,
+      clock,
+      run,
+      beforeSending,
+      readApart: ({ entryKey, tags }) => this.#getAll([entryKey, ...tagVersions.keysOf(tags)]).then(
+        ([bytes, ...versions]) => ({ bytes: bytes ?? NO_BYTES, versions, acquired: undefined }))
+    })
     this.share = (id, work) => batch.share(id, work)
   }
 
   /** @param key - of the entry */
-  read (key: string, tags: readonly string[]): Promise<ReadResult> {
+  read (key: string, tags: readonly string[], lease?: WantedLease): Promise<ReadResult> {
     const names = tags.length === 0 ? NO_OWN_TAGS : [ALL_TAG, ...tags]
-    return this.#getAll([key, ...this.#tagVersions.keysOf(names)]).then(([bytes, ...values]) => {
-      const known = new ReadVersions(names, values)
-      const { entry, token } = bytes ? decodeEntry(bytes) : MISS
-      if (entry === undefined) return this.#miss(token, known)
-      // Tags that the handler added are known only now. Nearly always there are none.
-      const more = missingTags(entry, known)
-      if (more !== undefined) return this.#readMore(entry, token, known, more)
-      return isValid(entry, known) ? new RedisReadResult(entry, token, known) : this.#miss(token, known)
-    })
+    if (lease === undefined || names.length > MAX_KEYS) {
+      return this.#getAll([key, ...this.#tagVersions.keysOf(names)]).then(([bytes, ...values]) =>
+        this.#resultOf(bytes ?? NO_BYTES, new ReadVersions(names, values)))
+    }
+    return this.#leasing.read({ entryKey: key, ...lease, tags: names, fillTags: FILL_TAGS }).then(found =>
+      this.#resultOf(found.bytes, new ReadVersions(names, found.versions), found.acquired))
+  }
+
+  #resultOf (bytes: Buffer, known: ReadVersions, acquired?: FillStart): MaybePromise<ReadResult> {
+    if (acquired !== undefined) return new RedisReadResult(undefined, MISS.token, known, acquired)
+    const { entry, token } = bytes.length === 0 ? MISS : decodeEntry(bytes)
+    if (entry === undefined) return this.#miss(token, known)
+    // Tags that the handler added are known only now. Nearly always there are none.
+    const more = missingTags(entry, known)
+    if (more !== undefined) return this.#readMore(entry, token, known, more)
+    return isValid(entry, known) ? new RedisReadResult(entry, token, known) : this.#miss(token, known)
   }
 
   async #readMore (

@@ -22,7 +22,8 @@ import {
 } from './scripts.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
-  STAGED_MS, type AcquiredLease, type CacheStore, type FillLease, type FinishedFill, type Put, type ReadResult,
+  STAGED_MS, type AcquiredLease, type CacheStore, type FillLease, type FinishedFill, type LeaseRequest,
+  type Put, type ReadResult,
   type StagedEntry, type StoreStats, type TagState, type WriteLock, type WriteOptions
 } from './store.js'
 import { TagVersions } from './tag-versions.js'
@@ -84,7 +85,9 @@ export class RedisCacheStore implements CacheStore {
     this.#tagVersions = new TagVersions(client, prefix, clock)
     this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
     // A read that is made after a write of the same turn finds what was written.
-    this.#reads = new RedisReads(client, this.#tagVersions, run, () => this.#fills.flushWrites())
+    this.#reads = new RedisReads({
+      client, tagVersions: this.#tagVersions, clock, run, beforeSending: () => this.#fills.flushWrites()
+    })
     this.share = this.#reads.share
     this.#run = run
     this.#fills = new RedisFills({
@@ -101,8 +104,9 @@ export class RedisCacheStore implements CacheStore {
     this.skew = this.isSpread ? 1000 : 0
   }
 
-  read (id: string, tags: readonly string[]): Promise<ReadResult> {
-    return this.#reads.read(this.#entrySpace + id, tags)
+  read (id: string, tags: readonly string[], lease?: LeaseRequest): Promise<ReadResult> {
+    return this.#reads.read(this.#entrySpace + id, tags,
+      lease && { leaseKey: this.#leaseSpace + lease.fillId, token: lease.token, ttl: lease.ttl })
   }
 
   lease (fillId: string, token: string): FillLease {

@@ -1,6 +1,6 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
 import { QUEUED, STAGED, TOKEN_RANGE } from './entry-codec.js'
-import { HIT_FOR_PASS_MS } from './store.js'
+import { FIRST_VERSION, HIT_FOR_PASS_MS } from './store.js'
 
 const [FIRST, LAST] = TOKEN_RANGE
 /** The value of a lease that stands for hit-for-pass. */
@@ -218,6 +218,49 @@ for i = fills + 1, #KEYS do
     redis.call('SET', KEYS[i], version, 'PX', ARGV[fills + 2])
   end
   reply[#reply + 1] = version
+end
+return reply
+`
+
+/**
+ * Reads entries, and acquires the lease of each one that is missing, unless one of its tags was ever invalidated. A tag
+ * without a version gets one. While the server refuses writes, no lease is acquired.
+ *
+ * KEYS     the entry and the lease of each read, then the tags
+ * ARGV     number of reads, the version of a tag without one, its TTL (ms); for each read the token and the TTL (ms) of
+ *          its lease, the number of its tags, and their places among the tags
+ * reply    the time (seconds, microseconds), the versions (empty: none); for each read the entry (empty: none), and 1
+ *          where its lease was acquired
+ */
+export const readOrAcquireScript = timedLua`
+local time = redis_time()
+local reply = {tostring(time[1]), tostring(time[2])}
+local reads, versions = tonumber(ARGV[1]), {}
+for i = 2 * reads + 1, #KEYS do
+  local version = redis.pcall('GET', KEYS[i])
+  if type(version) ~= 'string' then
+    version = redis.pcall('SET', KEYS[i], ARGV[2], 'PX', ARGV[3]).err and '' or ARGV[2]
+  end
+  versions[#versions + 1] = version
+  reply[#reply + 1] = version
+end
+local arg = 4
+for i = 1, reads do
+  local entry, is_acquired = redis.pcall('GET', KEYS[2 * i - 1]), 0
+  local last = arg + 2 + ARGV[arg + 2]
+  if type(entry) ~= 'string' then
+    entry = ''
+    local is_new = true
+    for place = arg + 3, last do
+      local version = versions[tonumber(ARGV[place])]
+      if string.sub(version, 1, ${FIRST_VERSION.length}) ~= '${FIRST_VERSION}' then is_new = false end
+    end
+    local set = is_new and redis.pcall('SET', KEYS[2 * i], ARGV[arg], 'PX', ARGV[arg + 1], 'NX')
+    if set and set.ok then is_acquired = 1 end
+  end
+  reply[#reply + 1] = entry
+  reply[#reply + 1] = is_acquired
+  arg = last + 1
 end
 return reply
 `

@@ -15,6 +15,16 @@ export interface ReadResult extends KeyVersions {
    * began.
    */
   entry: Entry | undefined
+  /** Set where the read acquired the lease of a fill, see {@link CacheStore.read}. */
+  acquired?: FillStart | undefined
+}
+
+/** The lease of a fill that a read acquires. */
+export interface LeaseRequest {
+  readonly fillId: string
+  /** Identifies the caller. */
+  readonly token: string
+  readonly ttl: Milliseconds
 }
 
 export interface Put {
@@ -154,8 +164,10 @@ export interface CacheStore {
   /**
    * Reads a key and the versions of tags, as of one moment at or after the call. The reads of one turn of the event
    * loop have one deadline, which the store keeps itself.
+   *
+   * @param lease - acquired where there is no entry, and no tag was ever invalidated. A store need not acquire it
    */
-  read (id: string, tags: readonly string[]): Promise<ReadResult>
+  read (id: string, tags: readonly string[], lease?: LeaseRequest): Promise<ReadResult>
   /** Returns the lease of a fill. Nothing is sent before `acquire`. */
   lease (fillId: string, token: string): FillLease
   /**

@@ -155,7 +155,7 @@ export class TagVersions {
   }
 
   #remember (tag: string, version: string | undefined): void {
-    if (version === undefined) this.#latest.delete(tag)
+    if (version === undefined || version === '') this.#latest.delete(tag)
     else if (this.#latest.get(tag)?.version !== version) this.#latest.set(tag, { version, keptUntil: 0 })
   }
 

@@ -1,20 +1,19 @@
 import { randomUUID } from 'node:crypto'
 import { Poller, type Clock } from '../../shared/plugin/clock.js'
 import { hashId } from '../../shared/plugin/keys.js'
-import { LeaseRenewal } from '../../shared/plugin/lease-renewal.js'
 import { RetryQueue, type RetryItem } from '../../shared/plugin/retry-queue.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { CircuitOpenError } from '../../shared/redis/guard.js'
+import type { CacheKey } from '../store/cache-key.js'
 import type { Entry } from '../store/entry.js'
 import type { CasToken } from '../store/entry-codec.js'
 import {
   ALL_TAG, FIRST_VERSION, PATTERN_TAG, type FillLease, type FillStart, type KeyVersions, type LeaseState
 } from '../store/store.js'
+import { FillRenewals, LEASE_MS } from './fill-renewals.js'
 import { NOTHING_DONE, type Lookup, type TwoTierCache } from './two-tier-cache.js'
 import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
 
-/** How long other instances wait for an instance that has died while it led a fill. */
-const LEASE_MS = 1500
 /** The pause between two attempts to release a lost lease. */
 const RELEASE_RETRY_MS = 50
 /** Lost leases beyond this number are not released, but expire. */
@@ -23,8 +22,6 @@ const MAX_LOST_LEASES = 1000
 export const MAX_WAIT_MS = 5000
 /** How often a caller looks a key up again because the entry that it waited for was invalidated meanwhile. */
 export const MAX_LOOKUPS = 5
-/** A fill that takes longer is taken to hang, and its lease is not renewed any more. */
-const MAX_FILL_MS = 10 * 60 * 1000
 
 /**
  * The fills that this process leads, by the token of their lease: one cache of a process may wait for the fill of
@@ -207,6 +204,7 @@ export class FillCoordinator {
   readonly #inFlight = new Map<string, InFlightFill>()
   /** All instances would wait until these leases expire, so they are released as soon as the store is available. */
   readonly #lostLeases: RetryQueue<LostLease>
+  readonly #renewals: FillRenewals
 
   /** With a number, the token of each lease: a random one for each costs a microsecond. */
   readonly #instance = randomUUID()
@@ -219,6 +217,27 @@ export class FillCoordinator {
       retryDelay: RELEASE_RETRY_MS,
       write: ({ lease, isShareable }) => cache.run(() => lease.release(isShareable))
     })
+    this.#renewals = new FillRenewals(
+      cache.clock, lease => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS))))
+  }
+
+  /**
+   * Looks a key up in the store. While most keys are missing, the lease of a missing one is acquired with the lookup,
+   * which saves {@link join} a round trip. The caller passes the lookup to {@link join} or {@link giveUp}.
+   */
+  lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+    const cache = this.#cache
+    const fillId = firstFillId(key)
+    if (!cache.mostlyMisses || cache.pendingInvalidations > 0 || this.#inFlight.has(fillId)) {
+      return cache.lookup(key, tags)
+    }
+    return cache.lookup(key, tags, () => ({ fillId, token: this.#newToken(), ttl: LEASE_MS }))
+  }
+
+  /** Releases the lease of a lookup whose caller makes its response alone. */
+  giveUp (lookup: Lookup): void {
+    const taken = this.#takeLease(lookup)
+    if (taken !== undefined) this.#release(taken.lease, true)
   }
 
   /**
@@ -233,6 +252,7 @@ export class FillCoordinator {
     const id = fillIdOf(lookup)
     const present = this.#inFlight.get(id)
     if (present === undefined) return await this.#leadFill(id, lookup)
+    this.giveUp(lookup)
     refuseCycle(present)
     this.#cache.count(lookup.key, 'coalesced')
     const outcome = await present.wait(this.#cache.clock, maxWait, signal)
@@ -253,7 +273,7 @@ export class FillCoordinator {
     const id = fillIdOf(lookup)
     if (this.#inFlight.has(id)) return undefined
     const inFlight = this.#announce(id)
-    const lease = this.#cache.store.lease(id, `${this.#instance}:${++this.#leaseCount}`)
+    const lease = this.#cache.store.lease(id, this.#newToken())
     const { start, isDone } = await this.#acquireLease(lookup, lease)
     if (start?.kind === 'acquired' && !isDone) return this.#lead(id, lookup, inFlight, lease, start)
     this.#end(id, inFlight, RETRY)
@@ -271,8 +291,17 @@ export class FillCoordinator {
    */
   async #leadFill (id: string, lookup: Lookup): Promise<Admission> {
     const inFlight = this.#announce(id)
+    const taken = this.#takeLease(lookup)
+    if (taken !== undefined) {
+      if (this.#cache.pendingInvalidations === lookup.pendingInvalidations) {
+        return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, taken.lease, taken.start) }
+      }
+      this.#release(taken.lease, true)
+      this.#end(id, inFlight, RETRY)
+      return RETRY
+    }
     let poller: Poller | undefined
-    const lease = this.#cache.store.lease(id, `${this.#instance}:${++this.#leaseCount}`)
+    const lease = this.#cache.store.lease(id, this.#newToken())
     for (;;) {
       const { start, isDone } = await this.#acquireLease(lookup, lease)
       if (isDone) {
@@ -283,6 +312,27 @@ export class FillCoordinator {
         await this.#waitForHolder(id, inFlight, start.holder, poller ??= new Poller(this.#cache.clock, MAX_WAIT_MS))
       if (!shouldRetry) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, lease, start) }
     }
+  }
+
+  /**
+   * Takes the lease that was acquired with a lookup, which one caller may do.
+   *
+   * @returns undefined where there is none, or another caller has taken it
+   */
+  #takeLease (lookup: Lookup): { lease: FillLease, start: LeaseState & FillStart } | undefined {
+    const { lease: request, acquired } = lookup
+    if (request === undefined) return undefined
+    lookup.lease = undefined
+    if (acquired === undefined && lookup.snapshot !== undefined) return undefined
+    const lease = this.#cache.store.lease(request.fillId, request.token)
+    if (acquired !== undefined) return { lease, start: { kind: 'acquired', ...acquired } }
+    // It may have been acquired although the reply was lost.
+    this.#addLostLease(lease, true)
+    return undefined
+  }
+
+  #newToken (): string {
+    return `${this.#instance}:${++this.#leaseCount}`
   }
 
   /** Waits until the lease may be free. @returns false after `MAX_WAIT_MS` */
@@ -353,11 +403,10 @@ export class FillCoordinator {
     const cache = this.#cache
     const end = (outcome: FillOutcome): void => this.#end(id, inFlight, outcome)
     if (start?.kind !== 'acquired') return new Fill(cache, lookup, start, inFlight, end)
-    const renew = (): void => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS)))
-    const renewal = new LeaseRenewal({ clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew })
+    this.#renewals.add(lease)
     fillsByToken.set(lease.token, inFlight)
     const onFinish: OnFinish = (outcome, isShareable, isReleased) => {
-      renewal.stop()
+      this.#renewals.remove(lease)
       end(outcome)
       fillsByToken.delete(lease.token)
       if (!isReleased) this.#release(lease, isShareable)
@@ -399,27 +448,27 @@ function sinceLookup<S extends FillStart> (start: S, { snapshot }: Lookup): S {
   return { ...start, versions: { ...start.versions, ...Object.fromEntries(known) } }
 }
 
-// Many callers share one lookup.
-const fillIds = new WeakMap<Lookup, string>()
-
 /**
  * Returns the id of the fill that a lookup leads to: the same for all lookups with the same snapshot, on all instances.
+ * Many callers share one lookup.
  */
 function fillIdOf (lookup: Lookup): string {
-  const known = fillIds.get(lookup)
-  if (known !== undefined) return known
-  const id = createFillId(lookup)
-  fillIds.set(lookup, id)
-  return id
+  lookup.fillId ??= createFillId(lookup)
+  return lookup.fillId
 }
 
-function createFillId ({ key, tags, snapshot, pendingInvalidations }: Lookup): string {
+/** Returns the id of the fill of a key that has no entry, where none of its tags was ever invalidated. */
+function firstFillId ({ id }: CacheKey): string {
+  return `${id}.new`
+}
+
+function createFillId ({ key, snapshot, acquired, pendingInvalidations }: Lookup): string {
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
-  // Nearly all keys that are missing have never been stored, and no tag but that of all entries.
-  if (tags.length === 0 && pendingInvalidations === 0 && snapshot.token === '' &&
-    invalidatedVersion(snapshot.versions[ALL_TAG]) === undefined) return `${key.id}.new`
+  if (acquired !== undefined) return firstFillId(key)
   // A tag that was never invalidated has its first version (`0-…`) or none yet: both give the same id.
   const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, invalidatedVersion(version)])
+  const isNew = snapshot.token === '' && versions.every(([, version]) => version === undefined)
+  if (isNew && pendingInvalidations === 0) return firstFillId(key)
   const parts = [snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []]
   return `${key.id}.${hashId(JSON.stringify(parts)).slice(0, 16)}`
 }

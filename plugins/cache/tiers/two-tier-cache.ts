@@ -3,7 +3,7 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { isTracing, traced } from '../../shared/plugin/tracing.js'
 import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
-import type { RedisGuard } from '../../shared/redis/guard.js'
+import { CircuitOpenError, type RedisGuard } from '../../shared/redis/guard.js'
 import { InvalidationPendingError } from '../errors.js'
 import { emitInvalidated, type CacheEmitter } from '../events.js'
 import { StatsByName, type CacheCounts } from '../stats.js'
@@ -11,8 +11,8 @@ import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isRecord, type Entry } from '../store/entry.js'
 import {
-  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type FillLease, type FinishedFill, type KeyVersions, type Put,
-  type ReadResult, type StagedEntry, type WriteLock, type WriteOptions
+  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type FillLease, type FillStart, type FinishedFill, type KeyVersions,
+  type LeaseRequest, type Put, type ReadResult, type StagedEntry, type WriteLock, type WriteOptions
 } from '../store/store.js'
 import type { L1 } from './l1.js'
 import { PendingInvalidations, RECOVERY_GRACE_MS, type InvalidationBatch } from './pending-invalidations.js'
@@ -42,6 +42,12 @@ export interface Lookup {
    * after it.
    */
   pendingInvalidations: number
+  /** The id of the fill that it leads to, once that is known. */
+  fillId: string | undefined
+  /** The lease that may have been acquired with the lookup, until a caller takes it. */
+  lease: LeaseRequest | undefined
+  /** Set where that lease was acquired. */
+  acquired: FillStart | undefined
 }
 
 /** The memory of this process, and what keeps it coherent with the other instances. */
@@ -64,6 +70,9 @@ interface TwoTierCacheOptions {
   log: FastifyBaseLogger
   clock: Clock
 }
+
+/** How many of the latest lookups decide whether most are misses. */
+const LATEST_LOOKUPS = 16
 
 export const NOTHING_DONE: FinishedFill = { isStored: false, isReleased: false }
 
@@ -94,6 +103,8 @@ export class TwoTierCache {
   readonly #background = new Set<Promise<unknown>>()
   #storeErrors = 0
   #invalidations = 0
+  /** The share of the latest lookups that found no entry. */
+  #missShare = 0
 
   constructor ({ store, share, guard, l1, events, log, clock }: TwoTierCacheOptions) {
     this.store = store
@@ -124,6 +135,11 @@ export class TwoTierCache {
   /** See {@link Lookup.pendingInvalidations}. */
   get pendingInvalidations (): number {
     return this.#pending.count
+  }
+
+  /** Whether most of the latest lookups in the store found no entry. */
+  get mostlyMisses (): boolean {
+    return this.#missShare > 0.5
   }
 
   /** The number of invalidations that L1 has applied. */
@@ -196,25 +212,37 @@ export class TwoTierCache {
     return this.#pending.isEmpty || !this.#pending.isInvalidated(key.id, entry) ? entry : undefined
   }
 
-  /** Looks a key up in the store. */
-  lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    if (!isTracing()) return this.#sharedLookup(key, tags)
-    const look = () => this.#sharedLookup(key, tags)
+  /**
+   * Looks a key up in the store.
+   *
+   * @param leaseFor - returns the lease to acquire with the lookup
+   */
+  lookup (key: CacheKey, tags: readonly string[], leaseFor?: () => LeaseRequest): Promise<Lookup> {
+    if (!isTracing()) return this.#sharedLookup(key, tags, leaseFor)
+    const look = () => this.#sharedLookup(key, tags, leaseFor)
     return traced('cache lookup', look, lookup => ({ 'cache.result': this.#outcomeOf(lookup) }))
   }
 
   /** Callers that look the same up in one turn of the event loop share one read. */
-  #sharedLookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    const find = () => this.#lookup(key, tags)
+  #sharedLookup (key: CacheKey, tags: readonly string[], leaseFor?: () => LeaseRequest): Promise<Lookup> {
+    const find = () => this.#lookup(key, tags, leaseFor?.())
     return this.#share === undefined ? find() : this.#share(nameOf(key, tags), find)
   }
 
-  #lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    const { epoch } = this
-    const pendingInvalidations = this.#pending.count
-    const unanswered: Lookup =
-      { key, tags, entry: undefined, snapshot: undefined, isStored: false, epoch, pendingInvalidations }
-    const reading = this.store.read(key.id, tags)
+  #lookup (key: CacheKey, tags: readonly string[], lease?: LeaseRequest): Promise<Lookup> {
+    const unanswered: Lookup = {
+      key,
+      tags,
+      entry: undefined,
+      snapshot: undefined,
+      isStored: false,
+      epoch: this.epoch,
+      pendingInvalidations: this.#pending.count,
+      fillId: undefined,
+      lease,
+      acquired: undefined
+    }
+    const reading = this.store.read(key.id, tags, lease)
     const ready = this.#storeClock.isSet
       ? reading
       : Promise.all([reading, this.#storeClock.set()]).then(([found]) => found)
@@ -223,6 +251,8 @@ export class TwoTierCache {
       found => this.#use(found, unanswered),
       (error: unknown) => {
         this.#reportFailure(error)
+        // Nothing was sent.
+        if (error instanceof CircuitOpenError) unanswered.lease = undefined
         return unanswered
       })
   }
@@ -230,7 +260,9 @@ export class TwoTierCache {
   /** Completes a lookup by what was read. It has no entry where this process must not use it now. */
   #use (found: ReadResult, lookup: Lookup): Lookup {
     const { entry } = found
+    this.#missShare += ((entry === undefined ? 1 : 0) - this.#missShare) / LATEST_LOOKUPS
     lookup.snapshot = found
+    lookup.acquired = found.acquired
     lookup.isStored = entry !== undefined
     const isUsable = entry !== undefined && this.now() < entry.deleteAt &&
       !this.#mayMissInvalidations(this.clock.monotonic()) &&
