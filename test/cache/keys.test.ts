@@ -6,7 +6,7 @@ import { CacheKey, dataKey } from '../../plugins/cache/store/cache-key.js'
 import { responseKey, variantKey, type ResponseKeyParts } from '../../plugins/cache/http/request-key.js'
 import type { RequestReads } from '../../plugins/cache/http/reads/request-reads.js'
 import type { RouteCacheOptions } from '../../plugins/cache/http/route-options.js'
-import { hasSession, keyOf, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/http/request-key.js'
+import { hasSession, makeKey, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/http/request-key.js'
 import { createState, type RequestCache } from '../../plugins/cache/http/request-state.js'
 import { resolveCacheOptions } from '../../plugins/cache/options.js'
 import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
@@ -141,11 +141,11 @@ t.test('parameters that are not in the key are not in the URL either, however th
   ]
   for (const [route, url, expected] of table) {
     const request = at(url)
-    const key = keyOf(request, route, undefined, '')
+    const key = makeKey(request, route, undefined, '')
     stripQuery(request, route.key.query ?? (() => true))
     t.equal(request.url, expected, url)
-    t.equal(keyOf(request, route, undefined, '').text, key.text, 'the key is that of what is left')
-    t.equal(key.text, keyOf(at(expected), routeOf({}), undefined, '').text)
+    t.equal(makeKey(request, route, undefined, '').text, key.text, 'the key is that of what is left')
+    t.equal(key.text, makeKey(at(expected), routeOf({}), undefined, '').text)
   }
 })
 
@@ -174,13 +174,13 @@ t.test('parameters that are not in the key do not reach the handler, and whateve
 })
 
 t.test('the host, the headers that the route names and the owner are in the key, where they are to be', async t => {
-  const key = (route: RouteCacheOptions, given: Record<string, unknown> = {}, owner?: string) => keyOf(requestOf({ url: '/x', ...given }), routeOf(route), owner, '').text
+  const key = (route: RouteCacheOptions, given: Record<string, unknown> = {}, owner?: string) => makeKey(requestOf({ url: '/x', ...given }), routeOf(route), owner, '').text
   t.equal(key({}, { host: 'a' }), key({}, { host: 'b' }))
   t.not(key({ key: { host: true } }, { host: 'a' }), key({ key: { host: true } }, { host: 'b' }))
   t.equal(key({ vary: ['X-A'] }, { headers: { 'x-a': 'a, b', b: '1' } }), key({ vary: ['X-A'] }, { headers: { 'x-a': 'a,b', b: '2' } }))
   t.not(key({ vary: ['X-A'] }, { headers: { 'x-a': 'a' } }), key({ vary: ['X-A'] }, { headers: { 'x-a': 'b' } }))
   t.not(key({}, {}, 'ann'), key({}, {}, 'bob'))
-  t.equal(keyOf(at('/y?b&a'), routeOf({}), undefined, '').text, keyOf(at('/y?a&b'), routeOf({}), undefined, '').text)
+  t.equal(makeKey(at('/y?b&a'), routeOf({}), undefined, '').text, makeKey(at('/y?a&b'), routeOf({}), undefined, '').text)
 })
 
 // Patterns

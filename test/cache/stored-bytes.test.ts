@@ -7,6 +7,7 @@ import { isValue } from '../../plugins/cache/data/value-codec.js'
 import { type Entry, isVariants } from '../../plugins/cache/store/entry.js'
 import { isResponse, type StoredResponse, timeFor } from '../../plugins/cache/http/stored-response.js'
 import { decodeEntry, encodeEntry, TOKEN_RANGE } from '../../plugins/cache/store/entry-codec.js'
+import { EntryDecoder } from '../../plugins/cache/store/entry-decoder.js'
 import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/rfc/stored-headers.js'
 
 // Encoded entries
@@ -124,6 +125,18 @@ t.test('a value with bytes that is marked as none is damaged', async t => {
   t.strictSame(decodeEntry(frame).entry, flatValue)
   frame[HEAD + 1]! |= 4
   t.equal(decodeEntry(frame).entry, undefined)
+})
+
+t.test('an entry that is read again is decoded as if it were read once, whatever its bytes are by then', async t => {
+  const decoder = new EntryDecoder()
+  const [one, other] = [flatResponse, flatValue].map(given => encodeEntry(given)) as [Buffer, Buffer]
+  const tampered = fc.tuple(fc.constantFrom(one, other), fc.nat(one.length - 1), fc.nat(7)).map(([frame, at, bit]) => {
+    const bytes = Buffer.from(frame)
+    if (at < bytes.length) bytes[at]! ^= 1 << bit
+    return bytes
+  })
+  const frame = fc.oneof(fc.constantFrom(one, other), tampered, fc.nat(one.length).map(length => one.subarray(0, length)))
+  fc.assert(fc.property(fc.constantFrom('a', 'b'), frame, (key, bytes) => t.strictSame(decoder.decode(key, Buffer.from(bytes)), decodeEntry(bytes))), { numRuns: 1000 })
 })
 
 t.test('metadata without a flat form is JSON, as all metadata was, and is decoded as well', async t => {

@@ -1,7 +1,7 @@
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isRecord, type Entry } from '../store/entry.js'
-import { PATTERN_TAG } from '../store/store.js'
+import { EntryTags } from '../store/entry-tags.js'
 import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { toBytes, type Serializer } from './serializer.js'
 import type { ValuePlan } from './value-options.js'
@@ -43,8 +43,7 @@ export class ValueCodec {
   readonly #cache: TwoTierCache
   readonly #serializer: Serializer
   readonly #frozen: WeakMap<Entry, unknown> | undefined
-  #lastVersions: Readonly<Record<string, string>> | undefined
-  #lastTags: Record<string, string> = {}
+  readonly #entryTags = new EntryTags()
 
   /** @param freezes - whether all readers of an entry share one frozen value, in place of a copy each */
   constructor (cache: TwoTierCache, serializer: Serializer, freezes = false) {
@@ -95,20 +94,10 @@ export class ValueCodec {
     return { label, body, isAbsent, ttl: ttl * (1 - plan.jitter * Math.random()), staleWhileRevalidate, staleIfError }
   }
 
-  /** The values of one turn of the event loop mostly have one record of versions. */
-  #entryTagsOf (versions: Readonly<Record<string, string>>): Record<string, string> {
-    if (versions !== this.#lastVersions) {
-      const { [PATTERN_TAG]: _, ...tags } = versions
-      this.#lastVersions = versions
-      this.#lastTags = tags
-    }
-    return this.#lastTags
-  }
-
   /** @param versions - by tag, as they were when the computation of the value began */
   toEntry (draft: ValueDraft, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
     const { label, body, isAbsent, ttl, staleWhileRevalidate, staleIfError } = draft
-    const tags = this.#entryTagsOf(versions)
+    const tags = this.#entryTags.of(versions)
     const staleAt = storedAt + ttl
     const revalidateUntil = staleAt + staleWhileRevalidate
     const meta = { staleAt, revalidateUntil, format: this.#serializer.name, ...isAbsent && { isAbsent } }

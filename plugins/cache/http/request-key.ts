@@ -76,8 +76,25 @@ export function hasSession (request: FastifyRequest): boolean {
   return Object.keys(contents ?? {}).some(name => name !== 'cookie')
 }
 
+/** A longer URL is not remembered. */
+const MAX_KNOWN_URL = 256
+
 /** Returns the key under which the response to a request is stored. */
-export function keyOf (
+export function keyOf (state: RequestCache, owner: string | undefined, constraints: string): CacheKey {
+  const { cache: { keys }, request, route } = state
+  const { url } = request
+  const isUrlAlone = owner === undefined && constraints === '' && !route.key.host && route.key.query === undefined &&
+    route.vary.length === 0 && url.length <= MAX_KNOWN_URL && Reflect.get(request.raw, 'originalUrl') === undefined
+  if (!isUrlAlone) return makeKey(request, route, owner, constraints)
+  const known = keys.get(url)
+  if (known !== undefined && known.counts === route.counts) return known
+  const key = makeKey(request, route, owner, constraints)
+  keys.set(url, key)
+  return key
+}
+
+/** Returns the key of a request, which is not remembered. */
+export function makeKey (
   request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string
 ): CacheKey {
   const [path, query] = splitUrl(request.url)

@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Recent } from '../../shared/data/recent.js'
 import type { CacheStatus } from '../rfc/cache-status.js'
 import { joined } from '../rfc/stored-headers.js'
 import type { CacheKey } from '../store/cache-key.js'
@@ -36,6 +37,8 @@ export interface HttpCache {
   readonly fills: FillCoordinator
   readonly hitForPass: HitForPass
   readonly revalidation: BackgroundRevalidation
+  /** Keys that consist of the URL alone, by the URL, with their digests. */
+  readonly keys: Recent<CacheKey>
 }
 
 /** The conditions and the range of the client's request. The handler may be asked with other conditions. */

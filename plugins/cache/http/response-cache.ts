@@ -3,9 +3,11 @@ import type {
 } from 'fastify'
 import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
 import { canonicalText } from '../../shared/data/canonical.js'
+import { Recent } from '../../shared/data/recent.js'
 import { invalidArgumentError, invalidOptionError, namingRoute } from '../../shared/plugin/errors.js'
 import type { ResolvedCacheOptions } from '../options.js'
 import { StatsCounter } from '../stats.js'
+import type { CacheKey } from '../store/cache-key.js'
 import { checkTags } from '../store/tags.js'
 import type { FillCoordinator } from '../tiers/coalescing.js'
 import type { TwoTierCache } from '../tiers/two-tier-cache.js'
@@ -23,6 +25,8 @@ import { isLookedUp } from './request-key.js'
 import { EARLY, STATE, type EarlyCalls, type HttpCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 
+const MAX_KNOWN_KEYS = 1000
+
 interface ResponseCache {
   /** @param instance - the route's instance */
   addRoute (instance: FastifyInstance, route: RouteOptions): void
@@ -35,7 +39,8 @@ export function addResponseCache (
   fastify: FastifyInstance, core: TwoTierCache, fills: FillCoordinator, options: ResolvedCacheOptions
 ): ResponseCache {
   const revalidation = new BackgroundRevalidation(fastify, core, fills)
-  const cache: HttpCache = { core, fills, hitForPass: new HitForPass(core.clock), revalidation }
+  const keys = new Recent<CacheKey>(MAX_KNOWN_KEYS)
+  const cache: HttpCache = { core, fills, hitForPass: new HitForPass(core.clock), revalidation, keys }
   const addCacheStatus = createCacheStatusHeaders(options)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')

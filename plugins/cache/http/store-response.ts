@@ -3,7 +3,8 @@ import { LRUCache } from 'lru-cache'
 import { hashId } from '../../shared/plugin/keys.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { type Entry, type VariantsMeta, isVariants } from '../store/entry.js'
-import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
+import { EntryTags } from '../store/entry-tags.js'
+import { ALL_TAG } from '../store/store.js'
 import type { Fill } from '../tiers/coalescing.js'
 import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
 import { variantKey } from './request-key.js'
@@ -53,6 +54,8 @@ export function entryOf (
   return { kind: 'response', label, meta, body, encoded, storedAt, deleteAt, tags }
 }
 
+const entryTags = new EntryTags()
+
 /**
  * Returns the versions of all tags of a response; undefined where a tag that the handler added was invalidated during
  * the fill.
@@ -60,7 +63,7 @@ export function entryOf (
 async function versionsOf (
   core: TwoTierCache, { versions, startedAt }: Fill, extraTags: readonly string[]
 ): Promise<Record<string, string> | undefined> {
-  const { [PATTERN_TAG]: _, ...known } = versions ?? {}
+  const known = entryTags.of(versions ?? {})
   if (extraTags.length === 0) return known
   const extra = await core.versionsSince(extraTags, startedAt)
   return extra && { ...extra, ...known }

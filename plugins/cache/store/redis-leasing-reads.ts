@@ -93,7 +93,7 @@ export class LeasingReads {
       tagVersions.rememberCreated(tags, versions, created, keptUntil)
       const now = timeOf(values.slice(0, 2).map(textOf))
       const versionOf = (tag: string): string => versions[(places.get(tag) ?? 0) - 1] ?? ''
-      const versionsOf = (some: readonly string[]) => Object.fromEntries(some.map(tag => [tag, versionOf(tag)]))
+      const versionsOf = sharing(tags => Object.fromEntries(tags.map(tag => [tag, versionOf(tag)])))
       let at = 2 + tags.length
       return batch.map(({ request: { tags, fillTags } }) => {
         const bytes = values[at++]
@@ -115,6 +115,16 @@ function placeOf (places: Map<string, number>, tag: string): number {
   if (present !== undefined) return present
   places.set(tag, places.size + 1)
   return places.size
+}
+
+/** Shares the result of a call with the next one that has the same tags, as most reads of a turn have. */
+function sharing<T> (make: (tags: readonly string[]) => T): (tags: readonly string[]) => T {
+  let last: { tags: readonly string[], made: T } | undefined
+  return tags => {
+    const isSame = last?.tags.length === tags.length && tags.every((tag, i) => tag === last?.tags[i])
+    if (last === undefined || !isSame) last = { tags, made: make(tags) }
+    return last.made
+  }
 }
 
 function textOf (value: unknown): string {

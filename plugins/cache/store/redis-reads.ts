@@ -8,6 +8,7 @@ import type { RedisPort } from '../../shared/redis/port.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Entry } from './entry.js'
 import { decodeEntry, type CasToken } from './entry-codec.js'
+import { EntryDecoder } from './entry-decoder.js'
 import { isValid, missingTags, ReadVersions, RedisReadResult } from './read-result.js'
 import { LeasingReads } from './redis-leasing-reads.js'
 import { ALL_TAG, PATTERN_TAG, type FillStart, type ReadResult } from './store.js'
@@ -31,6 +32,8 @@ interface RedisReadsOptions {
   run: RedisGuard['run']
   /** Called before the reads of a turn are sent. */
   beforeSending: () => void
+  /** Whether entries are read again and again, as no L1 has them. */
+  readsAgain: boolean
 }
 
 /** The lease that a read acquires where there is no entry. */
@@ -48,10 +51,11 @@ export class RedisReads {
   readonly #tagVersions: TagVersions
   readonly #batch: MicroBatch<Keys, Values>
   readonly #leasing: LeasingReads
+  readonly #decoder: EntryDecoder | undefined
   /** See {@link MicroBatch.share}. */
   readonly share: <T> (id: string, work: () => Promise<T>) => Promise<T>
 
-  constructor ({ client, tagVersions, clock, run, beforeSending }: RedisReadsOptions) {
+  constructor ({ client, tagVersions, clock, run, beforeSending, readsAgain }: RedisReadsOptions) {
     const batch = new MicroBatch<Keys, Values>({
       client,
       maxSize: MAX_KEYS,
@@ -76,6 +80,7 @@ export class RedisReads {
       readApart: ({ entryKey, tags }) => this.#getAll([entryKey, ...tagVersions.keysOf(tags)]).then(
         ([bytes, ...versions]) => ({ bytes: bytes ?? NO_BYTES, versions, acquired: undefined }))
     })
+    this.#decoder = readsAgain ? new EntryDecoder() : undefined
     this.share = (id, work) => batch.share(id, work)
   }
 
@@ -84,15 +89,17 @@ export class RedisReads {
     const names = tags.length === 0 ? NO_OWN_TAGS : [ALL_TAG, ...tags]
     if (lease === undefined || names.length > MAX_KEYS) {
       return this.#getAll([key, ...this.#tagVersions.keysOf(names)]).then(([bytes, ...values]) =>
-        this.#resultOf(bytes ?? NO_BYTES, new ReadVersions(names, values)))
+        this.#resultOf(key, bytes ?? NO_BYTES, new ReadVersions(names, values)))
     }
     return this.#leasing.read({ entryKey: key, ...lease, tags: names, fillTags: FILL_TAGS }).then(found =>
-      this.#resultOf(found.bytes, new ReadVersions(names, found.versions), found.acquired))
+      this.#resultOf(key, found.bytes, new ReadVersions(names, found.versions), found.acquired))
   }
 
-  #resultOf (bytes: Buffer, known: ReadVersions, acquired?: FillStart): MaybePromise<ReadResult> {
+  #resultOf (
+    key: string, bytes: Buffer, known: ReadVersions, acquired?: FillStart
+  ): MaybePromise<ReadResult> {
     if (acquired !== undefined) return new RedisReadResult(undefined, MISS.token, known, acquired)
-    const { entry, token } = bytes.length === 0 ? MISS : decodeEntry(bytes)
+    const { entry, token } = bytes.length === 0 ? MISS : this.#decoder?.decode(key, bytes) ?? decodeEntry(bytes)
     if (entry === undefined) return this.#miss(token, known)
     // Tags that the handler added are known only now. Nearly always there are none.
     const more = missingTags(entry, known)

@@ -86,7 +86,12 @@ export class RedisCacheStore implements CacheStore {
     this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
     // A read that is made after a write of the same turn finds what was written.
     this.#reads = new RedisReads({
-      client, tagVersions: this.#tagVersions, clock, run, beforeSending: () => this.#fills.flushWrites()
+      client,
+      tagVersions: this.#tagVersions,
+      clock,
+      run,
+      beforeSending: () => this.#fills.flushWrites(),
+      readsAgain: instanceId === undefined
     })
     this.share = this.#reads.share
     this.#run = run

@@ -68,7 +68,7 @@ function lookUp (state: RequestCache, owner: string | undefined, constraints: st
     return false
   }
   if (route.key.query !== undefined) stripQuery(request, route.key.query)
-  const key = keyOf(request, route, owner, constraints)
+  const key = keyOf(state, owner, constraints)
   state.key = key
   return task === undefined ? serve(state, key) : revalidate(state, task)
 }
