@@ -2,9 +2,9 @@
 // teardown, tap considers a file finished when no test is running, so there is no await at the top level after the first t.test(): start servers
 // before it or in a test.
 import t from 'tap'
-import { stopAll } from '../../tools/servers/registry.js'
+import { endFile } from './app/end-file.js'
 
-t.teardown(stopAll)
+t.teardown(endFile)
 
 export { advanceUntil, advanceWhile, closeApp, createTestApp, SECRET } from './app/test-app.js'
 export type { TestApp, TestAppOptions } from './app/test-app.js'
