@@ -35,6 +35,20 @@ const ready = (app: FastifyInstance) => app.get('/', (_request, reply) => { repl
 
 const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   bare: async app => ready(app),
+  // What any cache costs that is made of hooks of Fastify, and sends these fields.
+  'bare + hooks and fields': async app => {
+    const date = new Date().toUTCString()
+    app.addHook('onRequest', (_request, reply) => {
+      reply.header('content-type', 'application/octet-stream').header('date', date).code(200).header('age', 1)
+      reply.send(body)
+    })
+    app.addHook('onSend', (_request, _reply, payload, done) => done(null, payload))
+    app.addHook('onSend', (_request, reply, payload, done) => {
+      reply.header('x-cache', 'HIT').header('cache-status', 'fastify;hit;ttl=3599')
+      done(null, payload)
+    })
+    ready(app)
+  },
   'bare + GET, small': async app => {
     const redis = new Redis(url, { enableAutoPipelining: true })
     app.addHook('onRequest', async () => { await redis.get('small') })

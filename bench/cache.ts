@@ -19,8 +19,8 @@ import { median, quantile } from './frame/statistics.js'
 // Measures requests per second, CPU and latency of one Fastify process that sends ready bytes, with peers in the same
 // run.
 const VARIANTS = [
-  'bare', 'bare + GET, small', 'bare + GET, the body', 'this suite, L1 hit', 'this suite, L2 hit',
-  'this suite, L2 hit, 100 keys', 'this suite, miss', ...hasNginx() ? ['nginx, hit'] : []
+  'bare', 'bare + hooks and fields', 'bare + GET, small', 'bare + GET, the body', 'this suite, L1 hit',
+  'this suite, L2 hit', 'this suite, L2 hit, 100 keys', 'this suite, miss', ...hasNginx() ? ['nginx, hit'] : []
 ]
 const options = readOptions(['stampede', 'memory', 'invalidations', 'load'], ['load'])
 const report = new Report(options.isQuick)

@@ -22,6 +22,18 @@ const connect = () => new Redis(url, { enableAutoPipelining: true })
 
 const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   bare: async () => {},
+  // What any limiter costs that is a hook of Fastify, and sends these fields.
+  'bare + hook and fields': async app => {
+    app.addHook('onRequest', (_request, reply, done) => {
+      reply.header('x-ratelimit-limit', limit.max).header('x-ratelimit-remaining', requests++)
+        .header('x-ratelimit-reset', 1).header('ratelimit-policy', `"default";q=${limit.max};w=1`)
+        .header('ratelimit', `"default";r=${requests};t=1`)
+      if (limit.max > 1) return done()
+      reply.header('retry-after', 1)
+      Error.stackTraceLimit = 0
+      done(Object.assign(new Error('Too many requests'), { statusCode: 429 }))
+    })
+  },
   'bare + GET': async app => {
     const redis = connect()
     app.addHook('onRequest', async () => { await redis.get('key') })

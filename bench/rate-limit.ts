@@ -15,8 +15,8 @@ import { giveServersACore, startServer, stopServers } from './frame/server.js'
 
 // Measures requests per second, CPU and latency of one Fastify process that sends 1 KiB, with peers in the same run.
 const VARIANTS = [
-  'bare', 'bare + GET', 'this suite, memory', 'this suite, Redis', '@fastify/rate-limit, memory',
-  '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis'
+  'bare', 'bare + hook and fields', 'bare + GET', 'this suite, memory', 'this suite, Redis',
+  '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis'
 ]
 const A_KEY_A_REQUEST = ['this suite, Redis', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis'].map(
   variant => `${variant}, a key a request`

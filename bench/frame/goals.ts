@@ -96,6 +96,12 @@ export const GOALS: readonly Goal[] = [
   },
   { row: 'response from L1', title: RESPONSE, ours: 'this suite, L1 hit', beside: ['bare'], atLeast: 0.92 },
   {
+    row: 'response from L1, beside a route with the same hooks and fields',
+    title: RESPONSE,
+    ours: 'this suite, L1 hit',
+    beside: ['bare + hooks and fields']
+  },
+  {
     row: 'response from L1, beside nginx',
     title: RESPONSE,
     ours: 'this suite, L1 hit',
@@ -106,6 +112,12 @@ export const GOALS: readonly Goal[] = [
     row: 'response, miss, each another key', title: RESPONSE, ours: 'this suite, miss', beside: ['bare'], atLeast: 0.3
   },
   { row: 'limiter in memory', title: ALLOWED, ours: 'this suite, memory', beside: ['bare'], atLeast: 0.95 },
+  {
+    row: 'limiter in memory, beside a route with the same hook and fields',
+    title: ALLOWED,
+    ours: 'this suite, memory',
+    beside: ['bare + hook and fields']
+  },
   {
     row: 'limiter in memory, beside a peer',
     title: ALLOWED,
@@ -130,6 +142,12 @@ export const GOALS: readonly Goal[] = [
     beside: LIMITERS.map(peer => `${peer}, a key a request`)
   },
   { row: 'limiter, refused', title: REFUSED, ours: 'this suite, Redis', beside: ['bare'], atLeast: 0.95 },
+  {
+    row: 'limiter, refused, beside a route with the same hook and fields',
+    title: REFUSED,
+    ours: 'this suite, Redis',
+    beside: ['bare + hook and fields']
+  },
   { row: 'limiter, refused, beside peers', title: REFUSED, ours: 'this suite, Redis', beside: LIMITERS },
   { row: 'all together, peers\' defaults', title: WHOLE, ours: SUITE, beside: ['peers'], atLeast: 2 },
   { row: 'all together, `rolling: false`', title: WHOLE, ours: SUITE, beside: ['peers, rolling: false'], atLeast: 1.7 },
