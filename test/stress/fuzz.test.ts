@@ -5,7 +5,7 @@ import { fuzzOptions } from '../helpers/fuzz/options.js'
 import { fuzzStoredBytes } from '../helpers/fuzz/stored-bytes.js'
 import { scaled } from '../helpers/stress/scale.js'
 
-const RUNS = Number(process.env['FUZZ_RUNS'] ?? scaled(100))
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? Math.max(25, scaled(100)))
 
 t.test('each key of each plugin reads {prefix}:{plugin}:{what}:{id} and has a TTL, whatever the ids', t => fuzzKeys(t, RUNS))
 

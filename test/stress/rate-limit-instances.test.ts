@@ -24,7 +24,8 @@ t.test('eight instances under load over real sockets: each window of Redis\'s ti
     rateLimiter.on('refused', ({ decision }) => refused.push(decision.time))
   }
   const addresses = await Promise.all(apps.map(app => app.listen({ port: 0, host: '127.0.0.1' })))
-  const end = Date.now() + scaled(5000)
+  // Several windows, so that requests pass and are refused.
+  const end = Date.now() + Math.max(3 * window, scaled(5000))
   await Promise.all(addresses.flatMap(address => [1, 2, 3].map(async () => {
     while (Date.now() < end) {
       await (await fetch(address)).text()
