@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache'
 import type { FastifyRequest, Session, FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
 import { describe, reasonOf } from '../shared/plugin/errors.js'
-import { hashId } from '../shared/plugin/keys.js'
+import { digestOf } from './digest.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
 import { traced } from '../shared/plugin/tracing.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
@@ -55,7 +55,7 @@ export class SuiteSessionStore implements FastifySessionStore {
 
   get (sessionId: string, callback: ReadCallback): void {
     const { store, onStoreError } = this.#options
-    const handle = hashId(sessionId)
+    const handle = digestOf(sessionId)
     const fail = this.failRequest
     traced('session read', () => store.read(handle)).then(
       stored => this.#handOver(sessionId, handle, stored, callback, fail),
@@ -84,7 +84,7 @@ export class SuiteSessionStore implements FastifySessionStore {
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
     if (this.#standIns.has(sessionId)) return this.#refuse(callback)
-    this.#options.users.destroy(hashId(sessionId)).then(
+    this.#options.users.destroy(digestOf(sessionId)).then(
       () => this.#call({ kind: 'destroyed' }, callback, undefined),
       (error: unknown) => this.#refuse(callback, error))
   }
@@ -174,7 +174,7 @@ export class SuiteSessionStore implements FastifySessionStore {
     const absence: SessionAbsence = { kind: 'ended', cookie: stateOf(session).known?.cookie }
     setAbsence(request, absence)
     if (this.#running?.kind === 'destroyed' || isNew(session)) return
-    absence.destroyed = handled(this.#options.users.destroy(hashId(session.sessionId)).catch((error: unknown) => {
+    absence.destroyed = handled(this.#options.users.destroy(digestOf(session.sessionId)).catch((error: unknown) => {
       // As after a logout that failed, the client keeps its cookie.
       setAbsence(request, undefined)
       throw error

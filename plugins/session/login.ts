@@ -3,7 +3,7 @@ import type { AnyRequest } from '../shared/http/any-request.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { duration, option, unchecked } from '../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable } from '../shared/plugin/option-table.js'
-import { hashId } from '../shared/plugin/keys.js'
+import { digestOf } from './digest.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
 import { checkIsCookie, MAX_AGE_MS } from './cookie/cookie-rules.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
@@ -67,7 +67,7 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
     const { keep, set, maxAge } = resolveOptions('session', LOGIN_OPTIONS, options)
     const before = sessionOf(request)
     // The id is checked before the session changes: with an invalid one the login would have no user.
-    await users.requireRoom(userOf(user), hashId(before.sessionId))
+    await users.requireRoom(userOf(user), digestOf(before.sessionId))
     // A new id protects against session fixation. The id of a new session is not known to any client.
     if (isNew(before)) empty(before, keep)
     else await before.regenerate([...keep] as never)

@@ -1,5 +1,5 @@
 import type { Session } from 'fastify'
-import { hashId } from '../shared/plugin/keys.js'
+import { digestOf } from './digest.js'
 import { isPromise } from '../shared/plugin/maybe-promise.js'
 import { checkAttributes, checkIsCookie } from './cookie/cookie-rules.js'
 import { cookieToStore, type CookieOptions } from './cookie/cookie.js'
@@ -36,7 +36,7 @@ export interface SaveOptions {
 export async function saveSession (
   sessionId: string, session: Session, { store, run, codec, cookie, users, stats, userId }: SaveOptions
 ): Promise<boolean> {
-  const handle = hashId(sessionId)
+  const handle = digestOf(sessionId)
   const state = stateOf(session)
   const before = state.known
   const write = async (change: Omit<SessionChange, 'isSealed'>) => {

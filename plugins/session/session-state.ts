@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest, Session } from 'fastify'
-import { hashId } from '../shared/plugin/keys.js'
+import { digestOf } from './digest.js'
 import type { CookieSnapshot } from './cookie/cookie.js'
 import type { FieldChanges, SessionSnapshot } from './session-diff.js'
 
@@ -82,7 +82,7 @@ export function isNew (session: object): boolean {
 /** Calls a function with the session's handle as soon as it is stored, which may be at once. */
 export function onceStored (session: Session & { sessionId: string }, call: (handle: string) => void): void {
   const state = stateOf(session)
-  const callWithHandle = () => call(hashId(session.sessionId))
+  const callWithHandle = () => call(digestOf(session.sessionId))
   if (state.known === undefined) (state.onStored ??= []).push(callWithHandle)
   else callWithHandle()
 }

@@ -1,7 +1,7 @@
 import type { AnyRequest } from '../shared/http/any-request.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { InWords, invalidArgumentError } from '../shared/plugin/errors.js'
-import { hashId } from '../shared/plugin/keys.js'
+import { DIGEST_LENGTH, digestOf } from './digest.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
 import { duration, unchecked } from '../shared/plugin/option-kinds.js'
 import { resolveOptions } from '../shared/plugin/option-table.js'
@@ -61,7 +61,7 @@ export interface Sessions extends Logins {
   stats (): SessionStats
 }
 
-const HANDLE = /^[\w-]{43}$/
+const HANDLE = new RegExp(`^[\\w-]{${DIGEST_LENGTH}}$`)
 
 interface SessionsParts {
   users: UserIndex
@@ -112,14 +112,14 @@ export function createSessions ({ users, codec, stats, watches, logins }: Sessio
         stop?.()
       }
     },
-    handleOf: hashId,
+    handleOf: digestOf,
     stats: () => stats.stats
   }
 }
 
 /** Returns the digest of a user's id. @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` */
 export function userOf (userId: unknown): string {
-  if (isUserId(userId)) return hashId(String(userId))
+  if (isUserId(userId)) return digestOf(String(userId))
   throw invalidArgumentError('session', 'userId', userId, USER_ID_ALLOWED)
 }
 

@@ -1,6 +1,6 @@
 import { describe } from '../shared/plugin/errors.js'
 import { isNoId, isNumericId } from '../shared/data/ids.js'
-import { hashId } from '../shared/plugin/keys.js'
+import { digestOf } from './digest.js'
 import { InvalidValueError } from './errors.js'
 
 /** A user's id. A number and the string of its digits name the same user. */
@@ -23,5 +23,5 @@ export function isUserId (id: unknown): id is UserId {
 export function digestOfUserId (id: unknown): string | undefined {
   if (isNoId(id)) return undefined
   if (!isUserId(id)) throw new InvalidValueError(describe(id), `${USER_ID_ALLOWED}; undefined or null without a user`)
-  return hashId(String(id))
+  return digestOf(String(id))
 }
