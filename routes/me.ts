@@ -103,7 +103,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
       tags: ['me'],
       summary: 'Log out one of my devices',
       params: Type.Object(
-        { handle: Type.String({ pattern: '^[\\w-]{43}$', description: 'A handle from `GET /me/sessions`' }) }
+        { handle: Type.String({ pattern: '^[\\w-]{22}$', description: 'A handle from `GET /me/sessions`' }) }
       ),
       security: LOGGED_IN,
       response: responses(Type.Object({ ended: Type.Integer() }), 'The session has ended.', 401, 404)
