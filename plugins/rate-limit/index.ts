@@ -42,6 +42,7 @@ export type { CustomStore, CustomStoreCallback, CustomStoreConstructor } from '.
 export type { Decision } from './decision.js'
 export type { RateLimitEvent, RateLimitEvents, RateLimitListener } from './events.js'
 export type { ManualLimiter, ManualResult } from './api/create-rate-limit.js'
+export type { Hold, HoldOptions } from './api/holds.js'
 export type * from './options/types.js'
 export type { Limit, Penalty, Policy } from './policy.js'
 export type { CountTarget, NamedPolicy, RateLimiter } from './api/programmatic-api.js'
@@ -72,7 +73,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
 
   decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => createHook(ofHandler(route)))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) => createManualLimiter(ofHandler(route)))
-  const rateLimiter = createRateLimiter(limiter, limiters.policyLimiter ?? limiter, scopes, events, options.maxLogUnits)
+  const rateLimiter = createRateLimiter(limiter, limiters.policyLimiter ?? limiter, scopes, events, options)
   decorateHere(fastify, 'rateLimiter', rateLimiter)
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
   fastify.addHook('onReady', async () => scopes.close())

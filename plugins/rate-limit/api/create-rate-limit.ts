@@ -35,8 +35,8 @@ export function createManualLimiter (limiter: RequestLimiter): ManualLimiter {
     if (result.kind === 'failed') throw result.error
     if (result.kind !== 'decided') {
       const denied = result.kind === 'denied'
-      const { limits: [limit] } = await limiter.options.policyOf(request, key)
-      const { max = 0, window: timeWindow = 0 } = limit ?? {}
+      const policy = await limiter.options.policyOf(request, key)
+      const { max = 0, window: timeWindow = 0 } = policy?.limits[0] ?? {}
       const state = { remaining: denied ? 0 : max, ttl: 0, ttlInSeconds: 0, isExceeded: denied, isBanned: denied }
       return { isAllowed: false, key, max, timeWindow, ...state }
     }

@@ -1,6 +1,7 @@
 import type { RouteOptions } from 'fastify'
 import { invalidArgumentError, invalidOptionError } from '../../shared/plugin/errors.js'
-import { checkNames } from '../../shared/plugin/option-table.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import { checkNames, resolveOptions } from '../../shared/plugin/option-table.js'
 import { outcomeOf, type Decision, type Mode } from '../decision.js'
 import { invalidValue, requireCost, StoreUnavailableError } from '../errors.js'
 import type { RateLimitEmitter, RateLimitEvents, RateLimitListener } from '../events.js'
@@ -8,6 +9,7 @@ import { policyScope, type Scopes } from '../http/scopes.js'
 import { idWithin, type Limiter } from '../limiter/limiter.js'
 import { NAMED_POLICY_OPTIONS, resolvePolicy, type StaticPolicyOptions } from '../options/policy.js'
 import type { Policy } from '../policy.js'
+import { createHold, HOLD_OPTIONS, type Hold, type HoldOptions } from './holds.js'
 
 /** Limits under a name: policies of different names are counted separately. */
 export interface NamedPolicy extends StaticPolicyOptions {
@@ -46,6 +48,19 @@ export interface RateLimiter {
    */
   refund (key: string, policy: NamedPolicy, decision: Decision, cost?: number): Promise<void>
   /**
+   * Takes an estimate for a cost that is known only later, such as the tokens of a language model. The hold that it
+   * returns is settled to the actual cost.
+   *
+   * @example
+   * const hold = await fastify.rateLimiter.reserve(user, { name: 'tokens', max: 100_000, timeWindow: '1 day' }, 2000)
+   * if (!hold.allowed) throw new Error('no tokens left')
+   * await hold.settle(await answer(prompt))
+   *
+   * @param estimate - a whole number ≥ 0
+   * @throws as `consume`
+   */
+  reserve (key: string, policy: NamedPolicy, estimate: number, options?: HoldOptions): Promise<Hold>
+  /**
    * Deletes what a key has used, its penalty and its ban, on all instances at once.
    *
    * @param target - a policy, the limits of a route (without `constraints` of all routes of the method and URL), or a
@@ -68,7 +83,8 @@ const TARGET_ALLOWED = 'a policy with its name, { method, url } of a route, { gr
 
 /** @param policyLimiter - decides by named policies; `limiter` has all other counts */
 export function createRateLimiter (
-  limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEmitter, maxLogUnits: number | undefined
+  limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEmitter,
+  { maxLogUnits, clock }: { maxLogUnits: number | undefined, clock: Clock }
 ): RateLimiter {
   const policies = new Map<string, Policy>()
 
@@ -106,6 +122,12 @@ export function createRateLimiter (
   return {
     consume: (key, policy, cost = 1) => decideOn(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => decideOn(key, policy, cost, 'peek'),
+    async reserve (key, given, estimate, options = {}) {
+      resolveOptions('rate-limit', HOLD_OPTIONS, options)
+      const decision = await decideOn(key, given, estimate, 'consume')
+      const id = idOf(policyScope(given.name), key)
+      return createHold({ limiter: policyLimiter, clock, id, policy: policyOf(given), estimate, decision, options })
+    },
     async refund (key, policy, decision, cost = 1) {
       requireCost(cost)
       requireDecision(decision)

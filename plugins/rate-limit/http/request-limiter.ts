@@ -12,6 +12,7 @@ import type { Limiter } from '../limiter/limiter.js'
 import type { ResolvedRouteOptions } from '../options/route.js'
 import type { ErrorResponseContext } from '../options/types.js'
 import type { Policy } from '../policy.js'
+import { settleByOutcome } from './count-by-outcome.js'
 import { RateLimitState, type Charge } from './request-state.js'
 import { setHeaders } from './response-headers.js'
 import { retryAfterSeconds } from './retry-after.js'
@@ -35,7 +36,7 @@ interface RequestLimits {
 }
 
 type LimitResult =
-  /** The key is on the allow list: neither limited nor counted. */
+  /** The key is on the allow list, or the caller is unlimited: neither limited nor counted. */
   | { kind: 'exempt', key: string }
   /** The key is on the deny list. */
   | { kind: 'denied', key: string }
@@ -91,7 +92,11 @@ export class RequestLimiter {
     if (result.kind !== 'decided') return undefined
 
     const { key, id, policy, cost, decision } = result
-    limits.charges.push({ limiter: this.#limiter, id, policy, cost, decision })
+    const charge = { limiter: this.#limiter, id, policy, cost, decision }
+    limits.charges.push(charge)
+    if (options.count !== undefined && decision.allowed) {
+      settleByOutcome(options.count, request, reply, limits.charges, charge)
+    }
     if (limits.tightest === undefined || tighterDecision(limits.tightest, decision) === decision) {
       limits.tightest = decision
       request.rateLimit = new RateLimitState(key, decision, limits.charges)
@@ -144,14 +149,18 @@ export class RequestLimiter {
 
   #checkLimits (request: FastifyRequest, mode: Mode, key: string): MaybePromise<LimitResult> {
     const { policyOf, cost: costOf } = this.options
-    return whenReady(policyOf(request, key), policy => whenReady(costOf(request), cost => {
-      const id = this.#idOf(key)
-      const resultOf = (decision: Decision | undefined): LimitResult =>
-        decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, cost, decision }
-      return recover<LimitResult>(
-        () => whenReady(this.#limiter.apply(id, policy, cost, mode), resultOf),
-        error => ({ kind: 'failed', key, error }))
-    }))
+    return whenReady(policyOf(request, key), policy => policy === undefined
+      ? { kind: 'exempt', key }
+      : whenReady(costOf(request), cost => this.#apply(key, policy, cost, mode)))
+  }
+
+  #apply (key: string, policy: Policy, cost: number, mode: Mode): MaybePromise<LimitResult> {
+    const id = this.#idOf(key)
+    const resultOf = (decision: Decision | undefined): LimitResult =>
+      decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, cost, decision }
+    return recover<LimitResult>(
+      () => whenReady(this.#limiter.apply(id, policy, cost, mode), resultOf),
+      error => ({ kind: 'failed', key, error }))
   }
 
   /**

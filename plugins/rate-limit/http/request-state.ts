@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Decision } from '../decision.js'
 import { requireCost } from '../errors.js'
 import type { Limiter } from '../limiter/limiter.js'
@@ -10,6 +11,16 @@ export interface Charge {
   readonly policy: Policy
   readonly cost: number
   readonly decision: Decision
+}
+
+/** Corrects charges to what they cost in the end, once. */
+export async function settleAll (charges: Charge[], actualOf: (charge: Charge) => number): Promise<void> {
+  const taken = charges.splice(0).filter(({ decision }) => decision.allowed)
+  await Promise.all(taken.map(charge => {
+    const { limiter, id, policy, cost, decision } = charge
+    const units = actualOf(charge) - cost
+    return units === 0 ? undefined : limiter.settle(id, policy, units, decision, randomUUID())
+  }))
 }
 
 /** `request.rateLimit`: the tightest decision on this request, with methods that charge and refund it. */
@@ -48,6 +59,18 @@ export class RateLimitState {
     requireCost(cost)
     if (cost === 0) return
     await Promise.all(this.#charges.map(({ limiter, id, policy }) => limiter.apply(id, policy, cost, 'charge')))
+  }
+
+  /**
+   * Corrects the request's cost once it is known, even after the response: what it took beyond `actual` is given back,
+   * and what it lacks is charged, whatever remains. The first call counts. What Redis does not take is sent again.
+   *
+   * @param actual - a whole number ≥ 0
+   * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`
+   */
+  async settle (actual: number): Promise<void> {
+    requireCost(actual)
+    await settleAll(this.#charges, () => actual)
   }
 
   /** Refunds the request's own cost at all limiters that it passed, once, so that a handler can count by outcome. */

@@ -1,4 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { RetryQueue } from '../../shared/plugin/retry-queue.js'
 import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
 import { keyPrefixOf, resolveClient } from '../../shared/redis/client.js'
 import type { RedisPort } from '../../shared/redis/port.js'
@@ -14,7 +15,10 @@ import { createRedisStore, resetChannel } from '../store/redis-store.js'
 import { createFallback, type FallbackOptions } from './fallback.js'
 import { createLocalLimiter, type Limiter } from './limiter.js'
 import { RefusalCache } from './refusal-cache.js'
-import { createSharedLimiter } from './shared-limiter.js'
+import { createSharedLimiter, type PendingSettlement } from './shared-limiter.js'
+
+/** The pause between two attempts to send a correction. */
+const RETRY_DELAY_MS = 50
 
 /** Creates the limiter for each set of options, all on one store. */
 interface LimiterFactory {
@@ -58,12 +62,18 @@ function sharedLimiters (
     onGap: () => refusals.clear(),
     clock
   })
-  fastify.addHook('onClose', async () => resets.close())
+  const retries = new RetryQueue<PendingSettlement>({ clock, retryDelay: RETRY_DELAY_MS, write: ({ send }) => send() })
+  fastify.addHook('onClose', async () => {
+    await retries.close()
+    await resets.close()
+  })
 
   const common = {
     store: createRedisStore(client, prefix, guardRedis(client, fastify.log, timeout, 'rate-limit', clock), clock),
     refusals,
     receivesResets: () => resets.live,
+    retries,
+    clock,
     ...fallbackOptions(options, events)
   }
   return {
@@ -92,6 +102,7 @@ function customLimiters (
           }
         },
         refund: (id, policy, cost, { time }) => store.refund(id, policy, cost, time),
+        settle: (id, policy, units, { time }, token) => store.settle(id, policy, { units, time, token }),
         reset: id => store.reset(id)
       }
     },

@@ -15,6 +15,11 @@ export interface Limiter {
   apply (id: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
   /** Refunds what a decision took. */
   refund (id: string, policy: Policy, cost: number, charge: ChargeRef): void | Promise<void>
+  /**
+   * Corrects what a decision took, once for each token: charges units, or refunds them where they are below 0. What the
+   * store does not take is sent again.
+   */
+  settle (id: string, policy: Policy, units: number, charge: ChargeRef, token: string): void | Promise<void>
   reset (id: string): void | Promise<void>
 }
 
@@ -33,6 +38,10 @@ export function createLocalLimiter (store: LocalRateLimitStore): Limiter {
     idWithin,
     apply: (id, policy, cost, mode) => decide(policy.limits, store.apply(id, policy, cost, mode), 'process'),
     refund: (id, policy, cost, { time }) => store.refund(id, policy, cost, time),
+    settle (id, policy, units, { time }) {
+      if (units > 0) store.apply(id, policy, units, 'charge')
+      else store.refund(id, policy, -units, time)
+    },
     reset: id => store.reset(id)
   }
 }

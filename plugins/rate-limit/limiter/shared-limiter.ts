@@ -1,6 +1,9 @@
+import type { Clock } from '../../shared/plugin/clock.js'
+import { toError } from '../../shared/plugin/errors.js'
+import type { RetryItem, RetryQueue } from '../../shared/plugin/retry-queue.js'
 import { isTracing, traced } from '../../shared/plugin/tracing.js'
 import { decide, type Decision, type Mode } from '../decision.js'
-import type { Policy } from '../policy.js'
+import { longestWindow, type Policy } from '../policy.js'
 import type { SharedRateLimitStore } from '../store/store.js'
 import { createFallback, type FallbackOptions } from './fallback.js'
 import { idWithin, type Limiter } from './limiter.js'
@@ -11,11 +14,22 @@ interface SharedLimiterOptions extends FallbackOptions {
   refusals: RefusalCache
   /** Whether this instance receives the resets of the others: without them no refusal is cached. */
   receivesResets: () => boolean
+  /** Sends again what the store did not take. */
+  retries: RetryQueue<PendingSettlement>
+  clock: Clock
 }
+
+/** A correction that the store did not take. */
+export interface PendingSettlement extends RetryItem {
+  readonly send: () => Promise<void>
+}
+
+/** How long a correction is sent again. */
+const RETRY_MS = 10 * 60 * 1000
 
 /** Decides by the shared store, and by the fallback while that fails. */
 export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
-  const { store, refusals, receivesResets, local, onError } = options
+  const { store, refusals, receivesResets, local, onError, retries, clock } = options
   const fallback = createFallback(options)
 
   async function decideByStore (id: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
@@ -45,6 +59,16 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
       if (charge.takenFrom !== 'store') return
       refusals.delete(id)
       await store.refund(id, policy, cost, charge.time).catch(onError)
+    },
+    async settle (id, policy, units, charge, token) {
+      if (charge.takenFrom === 'process') await local.settle(id, fallback.shareOf(policy), units, charge, token)
+      if (charge.takenFrom !== 'store') return
+      if (units < 0) refusals.delete(id)
+      const send = () => store.settle(id, policy, { units, time: charge.time, token })
+      await send().catch((error: unknown) => {
+        onError(toError(error))
+        retries.add({ send, deadline: clock.monotonic() + Math.min(longestWindow(policy.limits), RETRY_MS) })
+      })
     },
     async reset (id) {
       refusals.delete(id)

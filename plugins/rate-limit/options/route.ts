@@ -1,5 +1,4 @@
 import type { FastifyRequest } from 'fastify'
-import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import {
@@ -10,16 +9,13 @@ import {
 } from '../../shared/plugin/option-table.js'
 import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../../shared/redis/client.js'
 import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
-import type { Policy } from '../policy.js'
 import type { CustomStoreConstructor } from './custom-store.js'
 import { resolveHeaders, type HeaderNames } from './header-names.js'
 import { createIpList, ipKey, isInvalidRange } from './ip-address.js'
-import {
-  allowedMax, DEFAULT_MAX, DEFAULT_MAX_LOG_UNITS, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, POLICY_OPTIONS,
-  resolvePolicy, type BoundedPolicyOptions
-} from './policy.js'
+import { burstWithin, resolvePolicyOf, type BoundedRouteOptions, type PolicyOf } from './policy-of.js'
+import { DEFAULT_MAX, DEFAULT_MAX_LOG_UNITS, DEFAULT_TIME_WINDOW, LARGEST_MAX, POLICY_OPTIONS } from './policy.js'
 import type {
-  AccessList, KeyGenerator, OnStoreError, PerRequest, RateLimitPluginOptions, RouteRateLimitOptions
+  AccessList, CountByOutcome, KeyGenerator, OnStoreError, RateLimitPluginOptions, RouteRateLimitOptions
 } from './types.js'
 
 const accessList = () => option<AccessList>({
@@ -31,6 +27,9 @@ const accessList = () => option<AccessList>({
 
 export const ROUTE_RATE_LIMIT_OPTIONS = {
   ...POLICY_OPTIONS,
+  limits: unchecked('1 to 10 of `{ max, timeWindow, name?, burst? }`, or `(request, key) => limits or false`'),
+  plans: unchecked('`{ [plan]: limits or false }`'),
+  plan: callable('`(request, key) => string or false`'),
   max: unchecked('integer or `(request, key) => integer`', undefined, DEFAULT_MAX),
   timeWindow: unchecked('duration or `(request, key) => duration`', undefined, DEFAULT_TIME_WINDOW),
   cost: option({
@@ -39,6 +38,15 @@ export const ROUTE_RATE_LIMIT_OPTIONS = {
     fallback: 1,
     nullIsDefault: true,
     parse: parseCost
+  }),
+  count: option<CountByOutcome>({
+    type: "`'failures'`, `'successes'`, or `(request, reply) => integer`",
+    allowed: "'failures', 'successes' or a function",
+    fallbackText: 'all, with their cost',
+    nullIsDefault: true,
+    parse: given => given === 'failures' || given === 'successes' || typeof given === 'function'
+      ? given as CountByOutcome
+      : undefined
   }),
   hook: oneOf('onRequest', ['onRequest', 'preParsing', 'preValidation', 'preHandler']),
   early: boolean(false),
@@ -82,16 +90,14 @@ export const RATE_LIMIT_OPTIONS = {
   ...ROUTE_RATE_LIMIT_OPTIONS, ...OWN_OPTIONS
 } satisfies OptionTable<RateLimitPluginOptions>
 
-type BoundedRouteOptions = RouteRateLimitOptions & Pick<BoundedPolicyOptions, 'maxLogUnits'>
-
 type ListCheck = (request: FastifyRequest, key: string) => MaybePromise<boolean>
 
-type UnchangedOption = 'hook' | 'early' | 'algorithm' | 'groupId' | 'dryRun' | 'cost' | 'errorResponseBuilder' |
-  'onExceeding' | 'onExceeded' | 'onBanReach'
+type UnchangedOption = 'count' | 'hook' | 'early' | 'algorithm' | 'groupId' | 'dryRun' | 'cost' |
+  'errorResponseBuilder' | 'onExceeding' | 'onExceeded' | 'onBanReach'
 
 /** How a route is limited, complete and checked. */
 export interface ResolvedRouteOptions extends Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, UnchangedOption> {
-  policyOf: (request: FastifyRequest, key: string) => MaybePromise<Policy>
+  policyOf: PolicyOf
   keyGenerator: KeyGenerator
   allowList: ListCheck | undefined
   denyList: ListCheck | undefined
@@ -120,7 +126,10 @@ function maxLogUnitsOf (plugin: RateLimitPluginOptions): number {
     : LARGEST_MAX
 }
 
-/** A route's own options override the plugin's. `max` and `limits` exclude each other, so either replaces both. */
+/** The ways to set limits, which exclude each other: a route's own way replaces the plugin's. */
+const WAYS = [['max', 'timeWindow'], ['limits'], ['plans']] as const
+
+/** A route's own options override the plugin's. */
 export function resolveRouteOptions (
   plugin: RateLimitPluginOptions, route: RouteRateLimitOptions
 ): ResolvedRouteOptions {
@@ -131,19 +140,18 @@ export function resolveRouteOptions (
   const inherited: RouteRateLimitOptions = Object.fromEntries(
     Object.entries(plugin).filter(([name]) => Object.hasOwn(ROUTE_RATE_LIMIT_OPTIONS, name))
   )
-  if (route.limits !== undefined) delete inherited.max
-  if (route.limits !== undefined) delete inherited.timeWindow
-  if (route.max !== undefined || route.timeWindow !== undefined) delete inherited.limits
+  const own = WAYS.find(names => names.some(name => route[name] !== undefined))
+  if (own !== undefined) for (const name of WAYS.flat()) if (!own.includes(name as never)) delete inherited[name]
   // An inherited burst above the route's own max is lowered to it.
   if (typeof route.max === 'number') inherited.burst = burstWithin(inherited.burst, route.max)
-  const own = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
-  return resolveRoute({ ...inherited, ...own, maxLogUnits: maxLogUnitsOf(plugin) })
+  const given = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
+  return resolveRoute({ ...inherited, ...given, maxLogUnits: maxLogUnitsOf(plugin) })
 }
 
 function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
   const options = readOptions('rate-limit', ROUTE_RATE_LIMIT_OPTIONS, given)
   const {
-    ipv6Subnet, hook, early, algorithm, groupId, dryRun, cost, errorResponseBuilder, onExceeding, onExceeded,
+    ipv6Subnet, count, hook, early, algorithm, groupId, dryRun, cost, errorResponseBuilder, onExceeding, onExceeded,
     onBanReach
   } = options
   return {
@@ -153,6 +161,7 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
     keyGenerator: options.keyGenerator ?? (request => ipKey(request, ipv6Subnet)),
     allowList: resolveList('allowList', given, options.allowList),
     denyList: resolveList('denyList', given, options.denyList),
+    count,
     hook,
     early,
     groupId,
@@ -204,55 +213,4 @@ function parseCost (cost: unknown): ((request: FastifyRequest) => MaybePromise<n
     if (!isCost(value)) throw invalidResult('cost', request, value, COST_ALLOWED)
     return value
   })
-}
-
-/** The policy is resolved once if it is the same for all requests, otherwise once for each pair of max and window. */
-function resolvePolicyOf (given: BoundedRouteOptions): ResolvedRouteOptions['policyOf'] {
-  const { max, timeWindow, ...rest } = given
-  if (typeof max !== 'function' && typeof timeWindow !== 'function') {
-    const policy = resolvePolicy({ ...rest, max, timeWindow })
-    return () => policy
-  }
-  if (rest.limits !== undefined) refuseOption('rate-limit', given, 'limits', 'left out beside "max" and "timeWindow"')
-  // Options that do not depend on the request are checked now, not at the first request.
-  resolvePolicy({
-    ...rest,
-    burst: burstWithin(rest.burst, DEFAULT_MAX),
-    max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max,
-    timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow
-  })
-  const policies = new Map<string, Policy>()
-  return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>
-    whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow =>
-      policyFor(policies, rest, maxNow, windowNow, request)))
-}
-
-function burstWithin (burst: number | undefined, max: number): number | undefined {
-  return typeof burst === 'number' && burst > max ? Math.max(max, 1) : burst
-}
-
-function valueFor<T> (value: PerRequest<T>, request: FastifyRequest, key: string): MaybePromise<T> {
-  return typeof value === 'function'
-    ? (value as (request: FastifyRequest, key: string) => MaybePromise<T>)(request, key)
-    : value
-}
-
-function policyFor (
-  policies: Map<string, Policy>, rest: BoundedPolicyOptions, max: number, timeWindow: Duration, request: FastifyRequest
-): Policy {
-  const window = parseDuration(timeWindow)
-  if (!Number.isSafeInteger(max) || max < 0 || max > largestMax(rest)) {
-    throw invalidResult('max', request, max, allowedMax(rest))
-  }
-  if (window === undefined || window < 1) {
-    throw invalidResult('timeWindow', request, timeWindow, 'milliseconds, or a string such as \'30s\'')
-  }
-  const name = `${max}/${window}`
-  let policy = policies.get(name)
-  if (policy === undefined) {
-    if (policies.size >= 1000) policies.clear()
-    policy = resolvePolicy({ ...rest, burst: burstWithin(rest.burst, max), max, timeWindow: window })
-    policies.set(name, policy)
-  }
-  return policy
 }

@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import type { Duration } from '../../shared/plugin/duration.js'
 import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
@@ -27,6 +27,13 @@ export interface LimitOptions {
   /** How many units may come at once. Only with `gcra`. @default max */
   burst?: number | undefined
 }
+
+/** Which requests count in the end, or what each of them costs. */
+export type CountByOutcome =
+  'failures' | 'successes' | ((request: FastifyRequest, reply: FastifyReply) => MaybePromise<number>)
+
+/** The limits of a plan; `false`: none. */
+export type PlanLimits = readonly LimitOptions[] | false
 
 /** How long refusals last: `base`, twice `base`, four times `base`, … `cap` at most. */
 export interface ExponentialBackoffOptions {
@@ -83,10 +90,35 @@ export interface ErrorResponseContext {
 }
 
 /** The options of a route. An option that is left out has the value of the plugin's options. */
-export interface RouteRateLimitOptions extends PolicyOptions {
+export interface RouteRateLimitOptions extends Omit<PolicyOptions, 'limits'> {
+  /**
+   * Several limits that apply at once, in place of `max` and `timeWindow`: all or nothing, in one round trip. A
+   * function returns those of the caller, or `false` for none; a `max` of `Infinity` is no limit. A caller whose limits
+   * change keeps what was used.
+   *
+   * @default none
+   */
+  limits?: PerRequest<PlanLimits> | undefined
+  /**
+   * The limits of each plan, in place of `limits`; `false` for a plan without limits. What was used is kept when a
+   * caller changes the plan.
+   *
+   * @example
+   * { plans: { free: [{ max: 100, timeWindow: '1 day' }], pro: [{ max: 9000, timeWindow: '1 day' }], own: false } }
+   *
+   * @default none
+   */
+  plans?: Readonly<Record<string, PlanLimits>> | undefined
+  /**
+   * Returns the name of the caller's plan among `plans`, or `false` for a caller without limits. Its responses have no
+   * header fields of a limit. A function of the plugin serves the `plans` of all routes.
+   *
+   * @default none
+   */
+  plan?: ((request: FastifyRequest, key: string) => MaybePromise<string | false>) | undefined
   /**
    * How many units of cost a key may use in any `timeWindow`; 0 refuses all. At most 10,000,000, with `sliding-log` at
-   * most `maxLogUnits`.
+   * most `maxLogUnits`. A function may return `Infinity` for a caller without limits.
    *
    * @default 1000
    */
@@ -95,6 +127,14 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   timeWindow?: PerRequest<Duration> | undefined
   /** The cost of a request: a whole number, 0 for nothing. @default 1 */
   cost?: (number | ((request: FastifyRequest) => MaybePromise<number>)) | undefined
+  /**
+   * Which requests count in the end: those with a status from 400 on (and those whose client left before the response),
+   * those with a lower one, or what a function returns. The cost is taken before the handler runs and corrected after
+   * the response, so that parallel requests cannot exceed the limit.
+   *
+   * @default all, with their cost
+   */
+  count?: CountByOutcome | undefined
   /** The hook in which the request is limited. @default 'onRequest' */
   hook?: RateLimitHook | undefined
   /**

@@ -43,6 +43,7 @@ export function adaptCustomStore (custom: CustomStore, timeout: Milliseconds, cl
       }
     },
     async refund () { throw new UnsupportedByStoreError('refund a cost') },
+    async settle () { throw new UnsupportedByStoreError('settle a cost') },
     async reset () { throw new UnsupportedByStoreError('reset a key') }
   }
 }

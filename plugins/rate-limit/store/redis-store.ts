@@ -8,7 +8,7 @@ import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/
 import { sendScript, sendScriptIn } from '../../shared/redis/script.js'
 import type { LimitState, Verdict } from '../decision.js'
 import { ALGORITHMS, countsRefusals, type Algorithm, type Policy } from '../policy.js'
-import { applyScripts, refundScripts, resetScript } from './script-assembly.js'
+import { applyScripts, refundScripts, resetScript, settleScripts } from './script-assembly.js'
 import type { SharedRateLimitStore } from './store.js'
 
 /** Returns the channel on which an instance publishes the id of each key that it resets. */
@@ -25,6 +25,8 @@ interface DecisionCall {
 
 type DecisionBatch = ReadonlyArray<Batched<DecisionCall>>
 
+/** How long a correction is not made a second time. Its sender gives up earlier. */
+const SETTLED_MS = 15 * 60 * 1000
 /** The largest number of callers of one script. Redis executes it in a fraction of a millisecond. */
 const MAX_CALLERS = 64
 
@@ -44,6 +46,7 @@ export function createRedisStore (
   // The braces put all keys of one id into one slot of a Cluster. Counts of two algorithms cannot be shared.
   const countKey = (algorithm: Algorithm, id: string) => `${counts[algorithm]}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
+  const settled = keySpace(prefix, 'rate-limit', 'settled')
 
   const send = (algorithm: Algorithm, batch: DecisionBatch, pipeline: TurnPipeline) => guard.run(() => {
     const keys: string[] = []
@@ -88,6 +91,13 @@ export function createRedisStore (
       const keys = [countKey(policy.algorithm, id)]
       const args = [Math.round(time * 1000), cost, ...encodedOf(policy).args, channel, id]
       await guard.run(() => sendScript(client, refundScripts[policy.algorithm], keys, args, clock))
+    },
+    async settle (id, policy, { units, time, token }) {
+      batches[policy.algorithm].flush()
+      const keys = [countKey(policy.algorithm, id), `${settled}{${id}}:${token}`]
+      const takenAt = units > 0 ? '' : Math.round(time * 1000)
+      const args = [takenAt, Math.abs(units), ...encodedOf(policy).args, SETTLED_MS, channel, id]
+      await guard.run(() => sendScript(client, settleScripts[policy.algorithm], keys, args, clock))
     },
     async reset (id) {
       // A reset does not overtake earlier decisions.

@@ -107,6 +107,17 @@ refund(tonumber(mode))
 redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
 `
 
+const SETTLE = `
+if not redis.call('SET', KEYS[2], '', 'PX', ARGV[#ARGV - 2], 'NX') then return end
+load()
+if mode == '' then
+  take()
+else
+  refund(tonumber(mode))
+  redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
+end
+`
+
 /**
  * Decides on a batch of calls. For each call:
  *
@@ -146,6 +157,23 @@ export const refundScripts = {
 
 function refundScript (algorithm: string) {
   return timedLua`${CLOCK}${READ_ARGUMENTS}${algorithm}${REFUND}`
+}
+
+/**
+ * Corrects what a call took, once: charges units, or refunds them.
+ *
+ * KEYS     the count; the mark of the correction
+ * ARGV     time of the call (µs; empty: charge), units, number of limits, max, window (ms) and burst of each; other
+ *          arguments of the policy; last the TTL of the mark (ms), the channel and the message for the other instances
+ */
+export const settleScripts = {
+  'sliding-log': settleScript(SLIDING_LOG_LAYOUT + SLIDING_LOG),
+  'sliding-counter': settleScript(SLIDING_COUNTER),
+  gcra: settleScript(GCRA)
+}
+
+function settleScript (algorithm: string) {
+  return timedLua`${CLOCK}${READ_ARGUMENTS}${algorithm}${SETTLE}`
 }
 
 /**

@@ -13,7 +13,10 @@ import { CONSUME_OPTIONS, STREAM_OPTIONS } from '../../../plugins/events/stream/
 import { CHECK_OPTIONS } from '../../../plugins/health/checks.js'
 import { HEALTH_OPTIONS } from '../../../plugins/health/options.js'
 import { IDEMPOTENCY_OPTIONS, ROUTE_IDEMPOTENCY_OPTIONS } from '../../../plugins/idempotency/options.js'
+import { CONCURRENCY_OPTIONS } from '../../../plugins/lock/concurrency/options.js'
 import { LOCK_OPTIONS, LOCK_PLUGIN_OPTIONS, ONCE_OPTIONS } from '../../../plugins/lock/options.js'
+import { PERMIT_OPTIONS, SEMAPHORE_OPTIONS } from '../../../plugins/lock/semaphore/semaphore.js'
+import { HOLD_OPTIONS } from '../../../plugins/rate-limit/api/holds.js'
 import { METRICS_OPTIONS } from '../../../plugins/metrics/options.js'
 import { RATE_LIMIT_OPTIONS, ROUTE_RATE_LIMIT_OPTIONS } from '../../../plugins/rate-limit/options/route.js'
 import { CALL_OPTIONS, SUITE_OPTIONS } from '../../../plugins/redis/options.js'
@@ -42,6 +45,10 @@ export const OPTION_TABLES: Readonly<Record<string, Readonly<Record<string, AnyO
   LockOptions: LOCK_OPTIONS,
   OnceOptions: ONCE_OPTIONS,
   LockPluginOptions: LOCK_PLUGIN_OPTIONS,
+  SemaphoreOptions: SEMAPHORE_OPTIONS,
+  PermitRequest: PERMIT_OPTIONS,
+  ConcurrencyOptions: CONCURRENCY_OPTIONS,
+  HoldOptions: HOLD_OPTIONS,
   RouteIdempotencyOptions: ROUTE_IDEMPOTENCY_OPTIONS,
   IdempotencyPluginOptions: IDEMPOTENCY_OPTIONS,
   HealthPluginOptions: HEALTH_OPTIONS,

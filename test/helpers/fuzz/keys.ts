@@ -9,7 +9,7 @@ const PREFIX = 'shop'
 // The test is about the form of keys, and not about time on a busy machine.
 const timeout = '10s'
 /** `{prefix}:{plugin}:{what}:{id}` with known plugins and kinds; an id has no characters that patterns or a Cluster interpret. */
-const KEY = /^shop:(?:cache:path:[\w.@:/-]*$|(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused)|lock:(?:held|free|line|seen|fence)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$)/
+const KEY = /^shop:(?:cache:path:[\w.@:/-]*$|(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused|settled)|lock:(?:held|free|line|seen|fence|permits|weights|waiters|waiting)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$)/
 /** Accepted work that is not done yet has no TTL: it is removed when the last of it is done (docs/plugins/data-cache.md). */
 const WITHOUT_TTL = /^shop:cache:behind:/
 
