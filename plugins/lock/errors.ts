@@ -15,6 +15,15 @@ export const FenceExhaustedError = pluginError('lock', 'FENCE_EXHAUSTED',
 export const ReleasedError = pluginError(
   'lock', 'RELEASED', 'the lock was released, so it cannot be extended: acquire it again'
 )
+/** The plugin has the option `nodes`. */
+export const NoQuorumError = pluginError('lock', 'NO_QUORUM',
+  'semaphores need one Redis, not the option "nodes": register the plugin in a context of its own, with "redis"')
+/** A route has as many requests as `config.concurrency` allows. */
+export const BusyError = pluginError('lock', 'BUSY', 'too many requests at once; try again later', 503)
+/** The function `key` of `config.concurrency` returned something else than a key: all callers would share a place. */
+export const InvalidKeyError = pluginError('lock', 'INVALID_VALUE',
+  'the function "key" of config.concurrency returned a value of the type %s; allowed: a string, a finite number or a ' +
+  'bigint')
 /** The app is closing. */
 export const ClosedError = pluginError('lock', 'CLOSED', 'the app is closing', 503)
 

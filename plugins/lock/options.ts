@@ -2,7 +2,7 @@ import { checkedPort, isRedisClient, type RedisClient } from '../shared/redis/cl
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import {
-  boolean, clock, duration, fraction, option, redisClient, redisTimeout, required, withDefault
+  boolean, clock, duration, fraction, integer, option, redisClient, redisTimeout, required, withDefault
 } from '../shared/plugin/option-kinds.js'
 import { refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
@@ -60,6 +60,13 @@ export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
    * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
+  /**
+   * Among how many instances the places of `config.concurrency` are divided while Redis is unavailable and each
+   * instance decides by itself.
+   *
+   * @default 1
+   */
+  instances?: number | undefined
   /** The fraction of `ttl` by which clocks may drift: a lock counts as lost so much before it expires. @default 0.01 */
   clockDrift?: number | undefined
   /**
@@ -108,6 +115,7 @@ export const LOCK_PLUGIN_OPTIONS = {
     parse: given => areNodes(given) ? given : undefined
   }),
   timeout: redisTimeout(),
+  instances: integer(1, { min: 1 }),
   clockDrift: fraction(0.01, 0.5),
   clock: clock()
 } satisfies OptionTable<LockPluginOptions>

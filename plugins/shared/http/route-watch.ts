@@ -3,7 +3,9 @@ import type { PluginName } from '../plugin/errors.js'
 import { internalOf } from './fastify-internals.js'
 
 /** The property of a route's config, by plugin. */
-const CONFIGS = { 'rate-limit': 'rateLimit', cache: 'cache', idempotency: 'idempotency' } as const
+const CONFIGS = {
+  'rate-limit': 'rateLimit', cache: 'cache', idempotency: 'idempotency', lock: 'concurrency'
+} as const
 const MAX_LISTED = 10
 
 type ReadingPlugin = keyof typeof CONFIGS

@@ -13,7 +13,7 @@ export interface LockChild {
 
 export interface LockChildOptions {
   /** See `test/fixtures/lock-instance.ts`. */
-  mode: 'count' | 'hold'
+  mode: 'count' | 'permits' | 'hold'
   servers: readonly RedisServer[]
   /** The server on which it counts. */
   witness: RedisServer

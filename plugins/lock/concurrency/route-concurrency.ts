@@ -1,0 +1,104 @@
+import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
+import { isNumericId } from '../../shared/data/ids.js'
+import { isInternalRequest } from '../../shared/http/internal-requests.js'
+import { readingAs } from '../../shared/http/read-recorder.js'
+import { BusyError, InvalidKeyError, LockedError, StoreUnavailableError } from '../errors.js'
+import type { LockHandle } from '../held-lock.js'
+import type { Semaphore, SemaphoreOptions } from '../semaphore/semaphore.js'
+import type { ResolvedConcurrency } from './options.js'
+
+type CreateSemaphore = (name: string, options: SemaphoreOptions) => Semaphore
+
+interface RouteConcurrencyOptions {
+  semaphore: CreateSemaphore
+  /** In the memory of this process, while Redis is unavailable. */
+  local: CreateSemaphore
+  /** Among how many instances the places are divided while each of them decides by itself. */
+  instances: number
+}
+
+const limited = new WeakSet<object>()
+
+/** Lets a number of requests of a route be handled at once. */
+export class RouteConcurrency {
+  readonly #options: RouteConcurrencyOptions
+  /** By name, how many requests of this process wait. */
+  readonly #waiting = new Map<string, number>()
+
+  constructor (options: RouteConcurrencyOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Limits the handler, behind all hooks: a response of the cache, or a request that a hook refuses, takes no place.
+   */
+  limit (route: RouteOptions, options: ResolvedConcurrency): void {
+    const { handler, method, url } = route
+    // The HEAD route of a GET route has its handler.
+    if (limited.has(handler)) return
+    const scope = `${[method].flat().sort().join()} ${url}`
+    const enter = async (request: FastifyRequest, reply: FastifyReply): Promise<void> =>
+      await this.#enter(scope, options, request, reply)
+    const limitedHandler: RouteHandlerMethod = async function (request, reply) {
+      await enter(request, reply)
+      const result: unknown = handler.call(this, request, reply)
+      // A handler that is no promise sends its reply by itself.
+      return result === undefined ? reply : await result
+    }
+    limited.add(limitedHandler)
+    route.handler = limitedHandler
+  }
+
+  async #enter (
+    scope: string, options: ResolvedConcurrency, request: FastifyRequest, reply: FastifyReply
+  ): Promise<void> {
+    // The cache repeats a client's request, to refresh a response in the background.
+    if (isInternalRequest(request)) return
+    const key = await keyOf(options, request)
+    const left = new AbortController()
+    const acquired = this.#acquire(`\0${scope} ${key}`, options, left.signal)
+    // The client may leave while the place is being taken.
+    reply.raw.once('close', () => {
+      left.abort(new BusyError())
+      acquired.then(async handle => await handle.release()).catch(() => {})
+    })
+    await acquired
+  }
+
+  async #acquire (name: string, options: ResolvedConcurrency, signal: AbortSignal): Promise<LockHandle> {
+    const { semaphore, local, instances } = this.#options
+    const { max, queue, wait, ttl } = options
+    const waiting = this.#waiting.get(name) ?? 0
+    const request = { wait: waiting < queue ? wait : 0, signal, extend: true }
+    this.#waiting.set(name, waiting + 1)
+    try {
+      return await semaphore(name, { permits: max, ttl }).acquire(request)
+    } catch (error) {
+      if (error instanceof LockedError) throw refusal(options)
+      if (!(error instanceof StoreUnavailableError)) throw error
+      const permits = Math.max(1, Math.floor(max / instances))
+      return await local(name, { permits, ttl }).acquire(request).catch((failure: unknown) => {
+        throw failure instanceof LockedError ? refusal(options) : failure
+      })
+    } finally {
+      const left = (this.#waiting.get(name) ?? 1) - 1
+      if (left === 0) this.#waiting.delete(name)
+      else this.#waiting.set(name, left)
+    }
+  }
+}
+
+async function keyOf ({ key: givenKey }: ResolvedConcurrency, request: FastifyRequest): Promise<string> {
+  if (givenKey === undefined) return ''
+  // The response does not depend on what a limit reads of the request.
+  const key: unknown = await readingAs('suite', request, () => givenKey(request))
+  if (typeof key === 'string' || isNumericId(key)) return String(key)
+  throw new InvalidKeyError(typeof key)
+}
+
+/** 429 where the caller itself has too many requests, 503 where the route has. */
+function refusal ({ key, queue, wait }: ResolvedConcurrency): Error {
+  const retryAfter = queue === 0 ? 1 : Math.max(1, Math.ceil(wait / 1000))
+  const statusCode = key === undefined ? 503 : 429
+  return Object.assign(new BusyError(), { statusCode, headers: { 'retry-after': String(retryAfter) } })
+}
