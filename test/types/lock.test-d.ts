@@ -1,6 +1,6 @@
 import Fastify from 'fastify'
 import { lock } from 'fastify-redis-suite'
-import type { HeldLock, LockHandle, OnceOutcome } from 'fastify-redis-suite/lock'
+import type { HeldLock, LockHandle, OnceOutcome, Semaphore } from 'fastify-redis-suite/lock'
 import { expectError, expectType } from 'tsd'
 
 const app = Fastify()
@@ -32,3 +32,13 @@ expectType<OnceOutcome>(await app.locks.once('report', { every: '1 day', tick: '
 expectError(app.locks.once('report', {}, () => {}))
 expectError(app.locks.once(['a', 'b'], { every: '1h' }, () => {}))
 expectError(app.locks.once('report', { every: '1h' }))
+
+const exports = app.locks.semaphore('exports', { permits: 3, ttl: '1m' })
+expectType<Semaphore>(exports)
+expectType<number>(await exports.available())
+expectType<string>(await exports.using({ weight: 2, wait: '1s' }, signal => String(signal.aborted)))
+expectType<LockHandle>(await exports.acquire({ weight: 2 }))
+expectError(app.locks.semaphore('exports', {}))
+expectError(exports.acquire({ permits: 2 }))
+app.get('/report', { config: { concurrency: { max: 4, queue: 10, wait: '5s', key: request => request.ip } } }, async () => '')
+expectError(app.get('/report', { config: { concurrency: { queue: 10 } } }, async () => ''))

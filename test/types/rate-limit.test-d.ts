@@ -1,6 +1,6 @@
 import Fastify from 'fastify'
 import { rateLimit } from 'fastify-redis-suite'
-import type { Decision, ManualResult, RateLimitPluginOptions, RateLimitState, RouteRateLimitOptions } from 'fastify-redis-suite/rate-limit'
+import type { Decision, Hold, ManualResult, RateLimitPluginOptions, RateLimitState, RouteRateLimitOptions } from 'fastify-redis-suite/rate-limit'
 import { normalizeIP } from 'fastify-redis-suite/rate-limit'
 import { expectAssignable, expectError, expectNotAssignable, expectType } from 'tsd'
 
@@ -50,3 +50,14 @@ await app.rateLimiter.reset('ann', { method: 'POST', url: '/login', constraints:
 // A policy is counted by its name.
 expectError(app.rateLimiter.consume('ann', { max: 5, timeWindow: '1m' }))
 expectType<string>(normalizeIP('::1', 64))
+
+app.register(rateLimit, { plans: { free: [{ max: 1, timeWindow: '1s' }], staff: false }, plan: async request => request.ip === '::1' ? false : 'free' })
+app.register(rateLimit, { limits: (_request, key) => key === 'staff' ? false : [{ max: 1, timeWindow: '1s' }] })
+expectError(app.register(rateLimit, { plans: { free: 5 } }))
+app.get('/login', { config: { rateLimit: { max: 5, count: 'failures' } } }, async request => { await request.rateLimit?.settle(0) })
+app.get('/rows', { config: { rateLimit: { count: async (_request, reply) => Number(reply.getHeader('x-rows')) } } }, async () => '')
+expectError(app.get('/login', { config: { rateLimit: { count: 'errors' } } }, async () => ''))
+const hold = await app.rateLimiter.reserve('ann', policy, 100, { ttl: '1m', onExpire: 'release' })
+expectType<Hold>(hold)
+expectType<boolean>(await hold.settle(5))
+expectType<boolean>(await hold.cancel())
