@@ -169,6 +169,7 @@ async function useRateLimit (app: FastifyInstance, clock: TestClock): Promise<vo
     const decision = await app.rateLimiter.consume('k', policy)
     await app.rateLimiter.peek('k', policy)
     await app.rateLimiter.refund('k', policy, decision)
+    await (await app.rateLimiter.reserve('k', policy, 2)).settle(1)
     for (let i = 0; i < 4; i++) await app.rateLimiter.consume('k', policy)
     await app.rateLimiter.reset('k', policy)
   }
@@ -217,6 +218,12 @@ async function useLock (app: FastifyInstance, clock: TestClock): Promise<void> {
   const handle = await app.locks.acquire('one')
   await handle.extend()
   await app.locks.isLocked('one')
+  const semaphore = app.locks.semaphore('work', { permits: 1 })
+  const permit = await semaphore.acquire()
+  await t.rejects(semaphore.acquire({ wait: 0 }))
+  await permit.extend()
+  await semaphore.available()
+  await permit.release()
   await app.locks.once('job', { every: '1h' }, idle)
   await handle.release()
 }
