@@ -23,8 +23,8 @@ export function isCost (cost: unknown): cost is number {
 }
 
 /** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE` for an argument that is not a cost */
-export function requireCost (cost: unknown): void {
-  if (!isCost(cost)) throw invalidValue('cost', cost, COST_ALLOWED)
+export function requireCost (cost: unknown, argument = 'cost'): void {
+  if (!isCost(cost)) throw invalidValue(argument, cost, COST_ALLOWED)
 }
 
 /** A custom store does not support the operation. */

@@ -43,6 +43,10 @@ function checkAlternatives (options: RedisPluginOptions): void {
   if (cluster !== undefined && db !== undefined && db !== 0) {
     fail('cluster + db', GIVEN_TOGETHER, 'no db, as a Cluster has database 0 alone')
   }
+  const { driver, clientOptions } = options
+  if (clientOptions !== undefined && (client !== undefined || driver !== 'node-redis')) {
+    fail('clientOptions', new InWords('given'), 'left out, except where driver: \'node-redis\' makes the client')
+  }
   const ignored = namesOf({ db, username, password, tls })[0]
   if (client !== undefined && ignored !== undefined) {
     fail(`client + ${ignored}`, GIVEN_TOGETHER, `${ignored} where the client is created`)

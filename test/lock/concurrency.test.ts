@@ -72,6 +72,18 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
   })
 })
 
+t.test('in a burst max requests are handled, and as many as the queue has wait', async t => {
+  for (const [max, queue, count] of [[4, 20, 24], [4, 4, 8], [4, 1, 5]] as const) {
+    const { app, clock, held } = await open(t, { max, queue })
+    const asked = upTo(count + 1).map(async () => await ask(app))
+    await until('the places are taken', () => held.inside === max)
+    held.gate.open()
+    const { value } = await advanceWhile(clock, Promise.all(asked), { step: 10 })
+    t.equal(value.filter(({ status }) => status === 200).length, count, `${max} and ${queue}`)
+    t.equal(held.most, max)
+  }
+})
+
 t.test('the place of a request is free when its client leaves, its handler fails, or its stream ends', async t => {
   let inside = 0
   const { app } = await createTestApp(t, {

@@ -89,7 +89,7 @@ forEachStore(['memory', 'redis'], store => {
 
 t.test('what a function returned that is no plan and no limits is an error that names it', async t => {
   for (const [options, message] of [
-    [{ plans, plan: () => 'gold' }, 'the function "plan" returned the string "gold"; allowed: \'free\', \'pro\', \'staff\', or false for a caller without limits'],
+    [{ plans, plan: () => 'gold' }, 'the function "plan" returned the string "gold"; allowed: a name in "plans", or false for a caller without limits'],
     [{ plans, plan: () => undefined as never }, 'the function "plan" returned undefined'],
     [{ plans, plan: () => 'constructor' }, 'the function "plan" returned the string "constructor"'],
     [{ limits: () => 'many' as never }, 'the function "limits" returned the string "many"; allowed: a list of 1 to 10 limits, or false for a caller without limits'],

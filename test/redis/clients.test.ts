@@ -318,3 +318,17 @@ t.test('importing the plugins loads no client library', async t => {
   const { stdout } = await promisify(execFile)(process.execPath, [...TYPESCRIPT, '--input-type=module', '-e', code])
   t.equal(stdout.trim(), 'loaded')
 })
+
+t.test('options that would have no effect, and a URL in place of a client, are refused without a password', async t => {
+  const { url } = await sharedRedis()
+  const invalid = (plugin: string, message: RegExp) => ({ code: `FST_REDIS_SUITE_${plugin}_INVALID_OPTION`, message })
+  for (const options of [{ url, clientOptions: {} }, { driver: 'ioredis', url, clientOptions: {} }, { client: {}, clientOptions: {} }] as never[]) {
+    await t.rejects(async () => { await Fastify().register(redis, options) }, invalid('REDIS', /option "clientOptions" must be left out/), Object.keys(options).join())
+  }
+  const secret = 'redis://bob:hunter2@127.0.0.1:1'
+  for (const [plugin, register] of [['REDIS', async () => { await Fastify().register(redis, { client: secret as never }) }], ['LOCK', async () => { await Fastify().register(lock, { redis: secret as never }) }]] as const) {
+    const error = await register().then(() => undefined, (error: unknown) => error as Error)
+    t.match(error, invalid(plugin, /was a string: register the plugin redis with the option url/))
+    t.notMatch(`${error?.stack}`, /hunter2/)
+  }
+})

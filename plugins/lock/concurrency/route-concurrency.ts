@@ -67,19 +67,34 @@ export class RouteConcurrency {
 
   async #acquire (name: string, options: ResolvedConcurrency, signal: AbortSignal): Promise<LockHandle> {
     const { semaphore, local, instances } = this.#options
-    const { max, queue, wait, ttl } = options
-    const waiting = this.#waiting.get(name) ?? 0
-    const request = { wait: waiting < queue ? wait : 0, signal, extend: true }
-    this.#waiting.set(name, waiting + 1)
+    const { max, ttl } = options
     try {
-      return await semaphore(name, { permits: max, ttl }).acquire(request)
+      return await this.#acquireOrWait(name, semaphore(name, { permits: max, ttl }), options, signal)
     } catch (error) {
-      if (error instanceof LockedError) throw refusal(options)
       if (!(error instanceof StoreUnavailableError)) throw error
       const permits = Math.max(1, Math.floor(max / instances))
-      return await local(name, { permits, ttl }).acquire(request).catch((failure: unknown) => {
-        throw failure instanceof LockedError ? refusal(options) : failure
-      })
+      return await this.#acquireOrWait(name, local(name, { permits, ttl }), options, signal)
+    }
+  }
+
+  /** A request that gets its place at once takes none in the queue. */
+  async #acquireOrWait (
+    name: string, semaphore: Semaphore, options: ResolvedConcurrency, signal: AbortSignal
+  ): Promise<LockHandle> {
+    const { queue, wait } = options
+    const isRefused = (error: unknown): boolean => error instanceof LockedError && !signal.aborted
+    try {
+      return await semaphore.acquire({ wait: 0, signal, extend: true })
+    } catch (error) {
+      if (!isRefused(error)) throw error
+    }
+    const waiting = this.#waiting.get(name) ?? 0
+    if (waiting >= queue) throw refusal(options)
+    this.#waiting.set(name, waiting + 1)
+    try {
+      return await semaphore.acquire({ wait, signal, extend: true })
+    } catch (error) {
+      throw isRefused(error) ? refusal(options) : error
     } finally {
       const left = (this.#waiting.get(name) ?? 1) - 1
       if (left === 0) this.#waiting.delete(name)

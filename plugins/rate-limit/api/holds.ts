@@ -70,7 +70,7 @@ export function createHold ({ limiter, clock, id, policy, estimate, decision, op
     allowed: decision.allowed,
     decision,
     async settle (actual) {
-      requireCost(actual)
+      requireCost(actual, 'actual')
       return await close(actual)
     },
     cancel: () => close(0)

@@ -124,6 +124,7 @@ export function createRateLimiter (
     peek: (key, policy, cost = 1) => decideOn(key, policy, cost, 'peek'),
     async reserve (key, given, estimate, options = {}) {
       resolveOptions('rate-limit', HOLD_OPTIONS, options)
+      requireCost(estimate, 'estimate')
       const decision = await decideOn(key, given, estimate, 'consume')
       const id = idOf(policyScope(given.name), key)
       return createHold({ limiter: policyLimiter, clock, id, policy: policyOf(given), estimate, decision, options })

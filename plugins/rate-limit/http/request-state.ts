@@ -69,7 +69,7 @@ export class RateLimitState {
    * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`
    */
   async settle (actual: number): Promise<void> {
-    requireCost(actual)
+    requireCost(actual, 'actual')
     await settleAll(this.#charges, () => actual)
   }
 

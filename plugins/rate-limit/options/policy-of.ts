@@ -50,7 +50,8 @@ function byPlan (given: BoundedRouteOptions, rest: Rest): PolicyOf {
     return refuseOption('rate-limit', given, 'plans', 'an object with the limits of at least one plan')
   }
   const policies = new Map(names.map(name => [name, policyOfPlan(given, rest, name)]))
-  const allowed = `${names.map(name => `'${name}'`).join(', ')}, or false for a caller without limits`
+  // Without the names, as clients may see the message.
+  const allowed = 'a name in "plans", or false for a caller without limits'
   return (request, key) => whenReady<unknown, Policy | undefined>(plan(request, key), name => {
     if (name === false) return undefined
     if (typeof name !== 'string' || !policies.has(name)) throw invalidResult('plan', request, name, allowed)

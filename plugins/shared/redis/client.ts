@@ -129,6 +129,10 @@ export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster
 /** Describes a value that is no client, or one that was not made for the plugins. */
 export function describeForeign (option: unknown): unknown {
   if (isPromise(option)) return new InWords('a promise: await it')
+  // A URL may have a password.
+  if (typeof option === 'string') {
+    return new InWords('a string: register the plugin redis with the option url, or make a client of it')
+  }
   if (typeof option !== 'object' || option === null) return option
   if (isPool(option)) {
     return new InWords('a pool of createClientPool, whose connections do not keep the order of commands: use ' +

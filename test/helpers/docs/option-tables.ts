@@ -87,7 +87,9 @@ export function tablesOn (page: string): string[] {
 }
 
 function tableOf (types: readonly string[], page: string): string {
-  const rows = types.flatMap(documentedOptions).map(({ type, name, text, see }) => {
+  // A type that extends another one may declare an option of it once more.
+  const options = types.flatMap(documentedOptions)
+  const rows = options.filter(({ name }, i) => options.findIndex(other => other.name === name) === i).map(({ type, name, text, see }) => {
     const option = OPTION_TABLES[type]?.[name]
     if (option === undefined) throw new Error(`${page}: ${type}.${name} is not in OPTION_TABLES of test/helpers/docs/option-tables.ts`)
     const links = see.map(link => ` See ${link.replace(/\(docs\/([^)#]*)/, (_target, target: string) => `(${pathFrom(page, target)}`)}.`)
