@@ -18,7 +18,7 @@ interface Manifest {
 
 // The figures of docs/internals/package.md, with room for growth.
 const MAX_PACKED_KB = 550
-const MAX_FILES = 640
+const MAX_FILES = 700
 
 const root = resolve(import.meta.dirname, '../../..')
 const manifest: Manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
