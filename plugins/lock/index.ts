@@ -84,9 +84,11 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
       clock: options.clock
     })
   const lockers: Locker[] = []
+  let isClosing = false
   const createLocker = (store: LockStore): Locker => {
     const locker = new Locker({ ...options, timeout, store, waiters, log: fastify.log })
     lockers.push(locker)
+    if (isClosing) locker.stopWaiting()
     return locker
   }
   const locker = createLocker(store)
@@ -127,7 +129,10 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
     }
   })
   // A request that waits for a lock would delay the close; one that has its lock may end its section.
-  fastify.addHook('preClose', async () => { for (const each of lockers) each.stopWaiting() })
+  fastify.addHook('preClose', async () => {
+    isClosing = true
+    for (const each of lockers) each.stopWaiting()
+  })
   fastify.addHook('onClose', async () => {
     await Promise.all(lockers.map(each => each.close()))
     semaphores.close()

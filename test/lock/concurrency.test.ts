@@ -89,9 +89,9 @@ t.test('the place of a request is free when its client leaves, its handler fails
   const { app } = await createTestApp(t, {
     plugins: { lock: {} },
     routes (app) {
-      app.get('/hangs', { config: { concurrency: { max: 1 } } }, async () => {
+      app.get('/hangs', { config: { concurrency: { max: 1 } } }, async request => {
         inside++
-        await new Promise(() => {})
+        await new Promise(resolve => { request.raw.once('close', resolve) })
       })
       app.get('/fails', { config: { concurrency: { max: 1 } } }, async () => { throw new Error('broken') })
       app.get('/hijacks', { config: { concurrency: { max: 1 } } }, async (_request, reply) => {
@@ -117,6 +117,54 @@ t.test('the place of a request is free when its client leaves, its handler fails
       await new Promise(resolve => setTimeout(resolve, 20))
     }
   }
+})
+
+t.test('a client that left before its place was taken takes none, and one that leaves frees its place when the handler has ended', async t => {
+  const gate = createGate()
+  const seen = { arrived: 0, inside: 0, most: 0 }
+  const { app } = await createTestApp(t, {
+    plugins: { lock: {} },
+    routes (app) {
+      app.get('/late', { preHandler: async () => { seen.arrived++; await gate.opened }, config: { concurrency: { max: 1 } } }, async () => 'done')
+      app.get('/long', { config: { concurrency: { max: 1 } } }, async () => {
+        seen.most = Math.max(seen.most, ++seen.inside)
+        await new Promise(resolve => setTimeout(resolve, 300))
+        seen.inside--
+        return 'done'
+      })
+    }
+  })
+  const { port } = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
+  const leave = async (url: string, hasArrived: () => boolean) => {
+    const socket = connect(Number(port), '127.0.0.1')
+    socket.write(`GET ${url} HTTP/1.1\r\nhost: x\r\n\r\n`)
+    await until('it has arrived', hasArrived)
+    socket.destroy()
+    await new Promise(resolve => setTimeout(resolve, 30))
+  }
+  await leave('/late', () => seen.arrived === 1)
+  gate.open()
+  await until('its place is free', async () => (await app.inject('/late')).statusCode === 200)
+  await leave('/long', () => seen.inside === 1)
+  t.equal((await app.inject('/long')).statusCode, 503, 'its handler goes on')
+  await until('its place is free', async () => (await app.inject('/long')).statusCode === 200)
+  t.equal(seen.most, 1)
+})
+
+t.test('routes of one URL with different constraints have places of their own', async t => {
+  const gate = createGate()
+  let inside = 0
+  const handler = async () => { inside++; await gate.opened; return 'done' }
+  const { app } = await createTestApp(t, {
+    plugins: { lock: {} },
+    routes (app) {
+      for (const version of ['1.0.0', '2.0.0']) app.get('/', { constraints: { version }, config: { concurrency: { max: 1 } } }, handler)
+    }
+  })
+  const asked = ['1.0.0', '2.0.0'].map(async version => await app.inject({ url: '/', headers: { 'accept-version': version } }))
+  await until('both are inside', () => inside === 2)
+  gate.open()
+  t.same((await Promise.all(asked)).map(({ statusCode }) => statusCode), [200, 200])
 })
 
 t.test('a response of the cache takes no place', async t => {

@@ -144,8 +144,8 @@ t.test('request.rateLimit.settle() corrects the cost once, also after the respon
   await until('it is settled', async () => (await app.inject({ url: '/', method: 'GET' })).statusCode === 429)
 })
 
-t.test('a client that leaves before the response counts as a failure, and not as a success', async t => {
-  for (const [count, expected] of [['failures', 429], ['successes', 401]] as const) {
+t.test('a client that leaves before the response counts in any case, as its handler goes on', async t => {
+  for (const count of ['failures', 'successes', () => 0] as const) {
     let arrived = 0
     const { app } = await open(t, 'memory', {}, {}, {
       routes (app) {
@@ -162,7 +162,8 @@ t.test('a client that leaves before the response counts as a failure, and not as
     socket.write('POST /login HTTP/1.1\r\nhost: x\r\nx-slow: 1\r\ncontent-length: 0\r\n\r\n')
     await until('it has arrived', () => arrived === 1)
     socket.destroy()
-    await until('it is counted', async () => await login(app) === expected)
+    await new Promise(resolve => setTimeout(resolve, 50))
+    t.equal(await login(app), 429)
   }
 })
 

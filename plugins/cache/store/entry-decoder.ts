@@ -12,6 +12,8 @@ interface Decoded {
 
 const MAX_KEYS = 1000
 const MAX_HEAD = 2048
+/** Bodies are not kept. */
+const NO_BODY = Buffer.alloc(0)
 
 /**
  * Decodes entries that are read again and again, as without L1. The metadata of an entry with the same bytes as at the
@@ -32,7 +34,7 @@ export class EntryDecoder {
       // A copy: the bytes are a part of what was read from the socket.
       if (end <= MAX_HEAD) {
         const head = Buffer.from(bytes.subarray(0, end))
-        this.#decoded.set(key, { head, length: bytes.length, token, entry })
+        this.#decoded.set(key, { head, length: bytes.length, token, entry: { ...entry, body: NO_BODY } })
       }
     }
     return found

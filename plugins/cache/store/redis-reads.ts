@@ -76,7 +76,8 @@ export class RedisReads {
       tagVersions,
       clock,
       run,
-      beforeSending,
+      // A caller shares no read that has been sent.
+      beforeSending: () => { batch.flush(); beforeSending() },
       readApart: ({ entryKey, tags }) => this.#getAll([entryKey, ...tagVersions.keysOf(tags)]).then(
         ([bytes, ...versions]) => ({ bytes: bytes ?? NO_BYTES, versions, acquired: undefined }))
     })

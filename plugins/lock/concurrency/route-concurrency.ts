@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
+import { canonicalText } from '../../shared/data/canonical.js'
 import { isNumericId } from '../../shared/data/ids.js'
 import { isInternalRequest } from '../../shared/http/internal-requests.js'
 import { readingAs } from '../../shared/http/read-recorder.js'
@@ -33,15 +34,20 @@ export class RouteConcurrency {
    * Limits the handler, behind all hooks: a response of the cache, or a request that a hook refuses, takes no place.
    */
   limit (route: RouteOptions, options: ResolvedConcurrency): void {
-    const { handler, method, url } = route
+    const { handler, method, url, constraints } = route
     // The HEAD route of a GET route has its handler.
     if (limited.has(handler)) return
-    const scope = `${[method].flat().sort().join()} ${url}`
-    const enter = async (request: FastifyRequest, reply: FastifyReply): Promise<void> =>
+    const scope = `${[method].flat().sort().join()} ${url} ${textOf(constraints)}`
+    const enter = async (request: FastifyRequest, reply: FastifyReply): Promise<(handled: unknown) => void> =>
       await this.#enter(scope, options, request, reply)
     const limitedHandler: RouteHandlerMethod = async function (request, reply) {
-      await enter(request, reply)
-      const result: unknown = handler.call(this, request, reply)
+      const leave = await enter(request, reply)
+      let result: unknown
+      try {
+        result = handler.call(this, request, reply)
+      } finally {
+        leave(result)
+      }
       // A handler that is no promise sends its reply by itself.
       return result === undefined ? reply : await result
     }
@@ -49,20 +55,28 @@ export class RouteConcurrency {
     route.handler = limitedHandler
   }
 
+  /**
+   * @returns a function that frees the place when the client has its response or has left, and the handler has ended
+   */
   async #enter (
     scope: string, options: ResolvedConcurrency, request: FastifyRequest, reply: FastifyReply
-  ): Promise<void> {
+  ): Promise<(handled: unknown) => void> {
     // The cache repeats a client's request, to refresh a response in the background.
-    if (isInternalRequest(request)) return
+    if (isInternalRequest(request)) return () => {}
     const key = await keyOf(options, request)
     const left = new AbortController()
-    const acquired = this.#acquire(`\0${scope} ${key}`, options, left.signal)
-    // The client may leave while the place is being taken.
-    reply.raw.once('close', () => {
-      left.abort(new BusyError())
-      acquired.then(async handle => await handle.release()).catch(() => {})
-    })
-    await acquired
+    // The client may have left already, or leave while the place is being taken.
+    const closed = new Promise<void>(resolve => {
+      if (isClosed(reply)) resolve()
+      else reply.raw.once('close', resolve)
+    }).then(() => left.abort(new BusyError()))
+    // An abort is seen before the place is asked for.
+    await Promise.resolve()
+    const handle = await this.#acquire(`\0${scope} ${key}`, options, left.signal)
+    return handled => {
+      // A client that leaves does not end its handler.
+      Promise.allSettled([closed, handled]).then(async () => await handle.release()).catch(() => {})
+    }
   }
 
   async #acquire (name: string, options: ResolvedConcurrency, signal: AbortSignal): Promise<LockHandle> {
@@ -100,6 +114,21 @@ export class RouteConcurrency {
       if (left === 0) this.#waiting.delete(name)
       else this.#waiting.set(name, left)
     }
+  }
+}
+
+/** Whether the response has ended, or its client has left. */
+function isClosed ({ raw }: FastifyReply): boolean {
+  const { stream } = raw as { stream?: { destroyed?: boolean } }
+  return raw.destroyed || raw.closed || raw.socket?.destroyed === true || stream?.destroyed === true
+}
+
+/** Routes of one URL with different constraints have places of their own. */
+function textOf (constraints: RouteOptions['constraints']): string {
+  try {
+    return constraints === undefined ? '' : canonicalText(constraints)
+  } catch {
+    return ''
   }
 }
 

@@ -15,10 +15,12 @@ local function remove_ended ()
     redis.call('ZREM', KEYS[1], owner)
     redis.call('HDEL', KEYS[2], owner)
   end
-  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)) do
+  local left = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)
+  for _, owner in ipairs(left) do
     redis.call('ZREM', KEYS[3], owner)
     redis.call('ZREM', KEYS[4], owner)
   end
+  return #left > 0
 end
 local function used ()
   local sum = 0
@@ -41,10 +43,10 @@ end
  * KEYS[1..4]  holders, weights, line, seen
  * ARGV        owner, lease (ms), weight, permits of the semaphore, TTL of the owner in the queue (ms; 0: it does not
  *             queue), channel
- * reply       [1, the time (µs)], or [0, milliseconds until the first lease ends]
+ * reply       [1, the time (µs)], or [0, milliseconds until the first lease ends; a lease where there is none]
  */
 export const acquireScript = timedLua`${STATE}
-remove_ended()
+local is_shorter = remove_ended()
 local owner, lease, weight = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local first = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
 local is_holder = redis.call('ZSCORE', KEYS[1], owner)
@@ -67,8 +69,10 @@ if queue_ttl > 0 then
   keep(KEYS[3], queue_ttl)
   keep(KEYS[4], queue_ttl)
 end
+-- The waiter behind one that died does not know that it is the first.
+if is_shorter then call_first() end
 local ends_at = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-return { 0, ends_at and math.max(1, ends_at - now) or 1 }
+return { 0, ends_at and math.max(1, ends_at - now) or lease }
 `
 
 /**

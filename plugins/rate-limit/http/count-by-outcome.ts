@@ -30,13 +30,13 @@ export function settleByOutcome (
 function costOf (
   count: CountByOutcome, request: FastifyRequest, reply: FastifyReply, { cost }: Charge
 ): MaybePromise<number> {
+  // A client could leave early so that its request does not count: the handler goes on.
+  if (!reply.raw.writableEnded) return cost
   if (typeof count === 'function') {
     return whenReady(count(request, reply), actual => {
       if (!isCost(actual)) throw invalidResult('count', request, actual, COST_ALLOWED)
       return actual
     })
   }
-  // A client could leave early so that its failures do not count.
-  const isSuccess = reply.raw.writableEnded && reply.raw.statusCode < 400
-  return isSuccess === (count === 'successes') ? cost : 0
+  return (reply.raw.statusCode < 400) === (count === 'successes') ? cost : 0
 }

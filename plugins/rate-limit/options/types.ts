@@ -128,9 +128,9 @@ export interface RouteRateLimitOptions extends Omit<PolicyOptions, 'limits'> {
   /** The cost of a request: a whole number, 0 for nothing. @default 1 */
   cost?: (number | ((request: FastifyRequest) => MaybePromise<number>)) | undefined
   /**
-   * Which requests count in the end: those with a status from 400 on (and those whose client left before the response),
-   * those with a lower one, or what a function returns. The cost is taken before the handler runs and corrected after
-   * the response, so that parallel requests cannot exceed the limit.
+   * Which requests count in the end: those with a status from 400 on, those with a lower one, or what a function
+   * returns; in any case those whose client left before the response. The cost is taken before the handler runs and
+   * corrected after the response, so that parallel requests cannot exceed the limit.
    *
    * @default all, with their cost
    */
