@@ -35,7 +35,7 @@ const ready = (app: FastifyInstance) => app.get('/', (_request, reply) => { repl
 
 const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   bare: async app => ready(app),
-  // What any cache costs that is made of hooks of Fastify, and sends these fields.
+  // The floor of a cache that is made of hooks of Fastify, and sends these fields.
   'bare + hooks and fields': async app => {
     const date = new Date().toUTCString()
     app.addHook('onRequest', (_request, reply) => {

@@ -22,7 +22,7 @@ const connect = () => new Redis(url, { enableAutoPipelining: true })
 
 const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   bare: async () => {},
-  // What any limiter costs that is a hook of Fastify, and sends these fields.
+  // The floor of a limiter that is a hook of Fastify, and sends these fields.
   'bare + hook and fields': async app => {
     app.addHook('onRequest', (_request, reply, done) => {
       reply.header('x-ratelimit-limit', limit.max).header('x-ratelimit-remaining', requests++)

@@ -10,6 +10,7 @@ import { createMemoryStore } from './memory-store.js'
 import { resolvePluginOptions, type LockPluginOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import { NoQuorumError } from './errors.js'
+import { ReleaseSubscription } from './release-subscription.js'
 import { resolveConcurrency, type ConcurrencyOptions } from './concurrency/options.js'
 import { RouteConcurrency } from './concurrency/route-concurrency.js'
 import { createMemorySemaphores } from './semaphore/memory-store.js'
@@ -73,6 +74,9 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
     : findClient(fastify, 'lock', undefined)
   const nodes = options.nodes?.map(portOf) ?? (client === undefined ? [] : [client])
   const timeout = options.timeout ?? Math.max(DEFAULT_TIMEOUT_MS, ...nodes.map(defaultTimeout))
+  const releases = new ReleaseSubscription({
+    nodes, prefix: keyPrefixOf(client), log: fastify.log, listener: waiters, clock: options.clock
+  })
   const store = nodes.length === 0
     ? createMemoryStore(waiters, options.clock)
     : createRedisStore({
@@ -80,7 +84,7 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
       prefix: keyPrefixOf(client),
       timeout,
       log: fastify.log,
-      listener: waiters,
+      releases,
       clock: options.clock
     })
   const lockers: Locker[] = []
@@ -96,14 +100,16 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const semaphores = node === undefined
     ? createMemorySemaphores(waiters, options.clock)
     : createRedisSemaphores({
-      client: node, prefix: keyPrefixOf(client), timeout, log: fastify.log, listener: waiters, clock: options.clock
+      client: node, prefix: keyPrefixOf(client), timeout, log: fastify.log, releases, clock: options.clock
     })
-  const semaphore = createSemaphores({ store: semaphores, defaults: options, createLocker })
+  const shared = createSemaphores({ store: semaphores, defaults: options, createLocker })
 
   const local = createSemaphores({
     store: createMemorySemaphores(waiters, options.clock), defaults: options, createLocker
   })
-  const concurrency = new RouteConcurrency({ semaphore, local, instances: options.instances })
+  const concurrency = new RouteConcurrency({
+    shared: shared.lockerOf, local: local.lockerOf, instances: options.instances
+  })
   const watch = watchRoutes(fastify).add('lock', fastify, () => false)
   fastify.addHook('onRoute', route => {
     watch(route)
@@ -125,7 +131,7 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
     isLocked: locker.isLocked.bind(locker),
     semaphore (name, given) {
       if (nodes.length > 1) throw new NoQuorumError()
-      return semaphore(name, given)
+      return shared.semaphore(name, given)
     }
   })
   // A request that waits for a lock would delay the close; one that has its lock may end its section.
@@ -135,7 +141,7 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   })
   fastify.addHook('onClose', async () => {
     await Promise.all(lockers.map(each => each.close()))
-    semaphores.close()
+    releases.close()
   })
 }, { name: 'fastify-redis-suite/lock', fastify: '5.x || 6.x' })
 

@@ -3,8 +3,6 @@ import type { Clock } from '../shared/plugin/clock.js'
 import { isOutage, reasonOf } from '../shared/plugin/errors.js'
 import { keySpace, safeId } from '../shared/plugin/keys.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
-import { subscribeToChannel, type ChannelSubscription } from '../shared/redis/channel-subscription.js'
-import { databaseChannel } from '../shared/redis/client.js'
 import type { RedisPort } from '../shared/redis/port.js'
 import { FENCE_ERROR } from '../shared/redis/fence.js'
 import { CircuitOpenError, guardRedis } from '../shared/redis/guard.js'
@@ -12,7 +10,8 @@ import { sendScript, type Script } from '../shared/redis/script.js'
 import { FenceExhaustedError, StoreUnavailableError } from './errors.js'
 import { vote, type QuorumResult } from './quorum.js'
 import { acquireScript, extendScript, markDoneScript, releaseScript } from './scripts.js'
-import type { AcquireResult, ReleaseListener, LockStore } from './store.js'
+import type { ReleaseSubscription } from './release-subscription.js'
+import type { AcquireResult, LockStore } from './store.js'
 
 /**
  * How much longer than its lock a fence lives. Only a server's clock that was set back needs it, by at most this time:
@@ -26,7 +25,7 @@ interface RedisStoreOptions {
   prefix: string
   timeout: Milliseconds
   log: FastifyBaseLogger
-  listener: ReleaseListener
+  releases: ReleaseSubscription
   clock: Clock
 }
 
@@ -41,16 +40,13 @@ interface AcquireReply {
  * Holds locks in Redis: each method is one script on each node. On one node, waiters queue. By quorum each node would
  * have a queue of its own, so a release notifies all waiters, and they ask again at random times.
  */
-export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock }: RedisStoreOptions): LockStore {
+export function createRedisStore ({ nodes, prefix, timeout, log, releases, clock }: RedisStoreOptions): LockStore {
   const guarded = nodes.map(client =>
     ({ client, guard: guardRedis(client, log, timeout, 'lock', clock, { isPatient: true }) }))
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
   const [held, fence, line, seen, done] = [space('held'), space('fence'), space('line'), space('seen'), space('done')]
-  const [first] = nodes
-  const channel = first === undefined ? space('calls') : databaseChannel(first, space('calls'))
-  let subscriptions: readonly ChannelSubscription[] | undefined
-  let isClosed = false
+  const { channel } = releases
   let isRefused = false
 
   /** Returns an error with its reason, and logs a refusal once. The circuit breaker logs outages. */
@@ -87,22 +83,6 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
 
   const existsOnAll = (key: string) =>
     guarded.map(({ client, guard }) => guard.run(() => client.send<number>('exists', [key])))
-
-  /** Subscribes to releases as soon as the first caller has to wait. */
-  function listen (): void {
-    // A reply may arrive after the app has closed.
-    if (isClosed) return
-    subscriptions ??= nodes.map(client => subscribeToChannel({
-      client,
-      plugin: 'lock',
-      channel,
-      log,
-      without: 'lock: releases cannot be subscribed to, so waiters poll',
-      onMessage: listener.notify,
-      onGap: listener.notifyAll,
-      clock
-    }))
-  }
 
   async function extend (resource: string, owner: string, ttl: Milliseconds, token: number): Promise<boolean> {
     const id = idOf(resource)
@@ -164,7 +144,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
       noteAvailable()
       return { kind: 'acquired', token: Math.max(...yes.map(({ value }) => value)) }
     }
-    if (queueTtl > 0) listen()
+    if (queueTtl > 0) releases.start()
     if (isQuorum || !isQuorate) undo(resource, owner, attempts, sent)
     if (!isQuorate) throw await isFenceExhausted(attempts) ? new FenceExhaustedError(fence + id) : unavailable(errors)
     noteAvailable()
@@ -206,10 +186,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
       return result.verdict === undefined && result.yes.length > 0 ? true : verdictOf(result)
     },
     notificationName: (resource, owner) => isQuorum ? held + idOf(resource) : owner,
-    close () {
-      isClosed = true
-      subscriptions?.forEach(subscription => subscription.close())
-    }
+    close () {}
   }
 }
 

@@ -37,6 +37,13 @@ export function longestWindow (limits: readonly Limit[]): Milliseconds {
   return Math.max(...limits.map(limit => limit.window))
 }
 
+const MAX_CORRECTION_MS = 10 * 60 * 1000
+
+/** Returns how long a correction of a cost is sent again that the store did not take: it then leaves the window. */
+export function correctionTime ({ limits }: Policy): Milliseconds {
+  return Math.min(longestWindow(limits), MAX_CORRECTION_MS)
+}
+
 /** Whether the policy needs a count of refusals, which is a state beside the limits. */
 export function countsRefusals ({ ban, penalty }: Policy): boolean {
   return ban >= 0 || penalty !== undefined

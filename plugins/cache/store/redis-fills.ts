@@ -178,6 +178,7 @@ function pickVersions (
   }
 }
 
-function textOf (value: unknown): string {
+/** Returns a text of a script's reply, which may be bytes. */
+export function textOf (value: unknown): string {
   return Buffer.isBuffer(value) ? value.toString('latin1') : String(value)
 }

@@ -4,8 +4,9 @@ import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/
 import type { CommandArgument, RedisPort } from '../../shared/redis/port.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { sendScriptIn } from '../../shared/redis/script.js'
+import { textOf } from './redis-fills.js'
 import { readOrAcquireScript } from './scripts.js'
-import type { FillStart } from './store.js'
+import { PATTERN_TAG, type FillStart } from './store.js'
 import { UNUSED_TTL_MS, type TagVersions } from './tag-versions.js'
 
 interface LeasingRead {
@@ -16,8 +17,6 @@ interface LeasingRead {
   ttl: number
   /** Their versions decide whether the lease is acquired. */
   tags: readonly string[]
-  /** Further tags whose versions a fill needs. */
-  fillTags: readonly string[]
 }
 
 interface LeasingReadResult {
@@ -79,12 +78,12 @@ export class LeasingReads {
     const keptUntil = clock.monotonic() + UNUSED_TTL_MS
     const keys: string[] = []
     const args: CommandArgument[] = [batch.length, created, UNUSED_TTL_MS]
-    for (const { request: { entryKey, leaseKey, token, ttl, tags, fillTags } } of batch) {
+    for (const { request: { entryKey, leaseKey, token, ttl, tags } } of batch) {
       keys.push(entryKey, leaseKey)
       args.push(token, ttl, tags.length)
       for (const tag of tags) args.push(placeOf(places, tag))
-      for (const tag of fillTags) placeOf(places, tag)
     }
+    placeOf(places, PATTERN_TAG)
     const tags = [...places.keys()]
     for (const tag of tags) keys.push(tagVersions.keyOf(tag))
     return sendScriptIn(pipeline, readOrAcquireScript, keys, args, clock, true).then(reply => {
@@ -95,14 +94,14 @@ export class LeasingReads {
       const versionOf = (tag: string): string => versions[(places.get(tag) ?? 0) - 1] ?? ''
       const versionsOf = sharing(tags => Object.fromEntries(tags.map(tag => [tag, versionOf(tag)])))
       let at = 2 + tags.length
-      return batch.map(({ request: { tags, fillTags } }) => {
+      return batch.map(({ request: { tags } }) => {
         const bytes = values[at++]
         if (!Buffer.isBuffer(bytes)) throw new TypeError('unexpected reply of a script of the cache')
         const isAcquired = values[at++] === 1
         return {
           bytes,
           versions: tags.map(tag => versionOf(tag) === '' ? null : versionOf(tag)),
-          acquired: isAcquired ? { now, versions: versionsOf([...tags, ...fillTags]) } : undefined
+          acquired: isAcquired ? { now, versions: versionsOf([...tags, PATTERN_TAG]) } : undefined
         }
       })
     })
@@ -125,8 +124,4 @@ function sharing<T> (make: (tags: readonly string[]) => T): (tags: readonly stri
     if (last === undefined || !isSame) last = { tags, made: make(tags) }
     return last.made
   }
-}
-
-function textOf (value: unknown): string {
-  return Buffer.isBuffer(value) ? value.toString('latin1') : String(value)
 }

@@ -11,7 +11,7 @@ import { decodeEntry, type CasToken } from './entry-codec.js'
 import { EntryDecoder } from './entry-decoder.js'
 import { isValid, missingTags, ReadVersions, RedisReadResult } from './read-result.js'
 import { LeasingReads } from './redis-leasing-reads.js'
-import { ALL_TAG, PATTERN_TAG, type FillStart, type ReadResult } from './store.js'
+import { ALL_TAG, type FillStart, type ReadResult } from './store.js'
 import type { TagVersions } from './tag-versions.js'
 
 type Keys = readonly string[]
@@ -22,7 +22,6 @@ type Batch = ReadonlyArray<Batched<Keys>>
 const MAX_KEYS = 128
 const MISS = { entry: undefined, token: '' }
 const NO_OWN_TAGS: readonly string[] = [ALL_TAG]
-const FILL_TAGS: readonly string[] = [PATTERN_TAG]
 const NO_BYTES = Buffer.alloc(0)
 
 interface RedisReadsOptions {
@@ -92,7 +91,7 @@ export class RedisReads {
       return this.#getAll([key, ...this.#tagVersions.keysOf(names)]).then(([bytes, ...values]) =>
         this.#resultOf(key, bytes ?? NO_BYTES, new ReadVersions(names, values)))
     }
-    return this.#leasing.read({ entryKey: key, ...lease, tags: names, fillTags: FILL_TAGS }).then(found =>
+    return this.#leasing.read({ entryKey: key, ...lease, tags: names }).then(found =>
       this.#resultOf(key, found.bytes, new ReadVersions(names, found.versions), found.acquired))
   }
 

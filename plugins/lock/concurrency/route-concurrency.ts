@@ -1,19 +1,20 @@
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
-import { canonicalText } from '../../shared/data/canonical.js'
 import { isNumericId } from '../../shared/data/ids.js'
+import { constraintsText } from '../../shared/data/constraints-text.js'
 import { isInternalRequest } from '../../shared/http/internal-requests.js'
 import { readingAs } from '../../shared/http/read-recorder.js'
 import { BusyError, InvalidKeyError, LockedError, StoreUnavailableError } from '../errors.js'
 import type { LockHandle } from '../held-lock.js'
-import type { Semaphore, SemaphoreOptions } from '../semaphore/semaphore.js'
+import type { Locker } from '../locker.js'
 import type { ResolvedConcurrency } from './options.js'
 
-type CreateSemaphore = (name: string, options: SemaphoreOptions) => Semaphore
+/** Returns what acquires `weight` of the `permits` of any name. */
+type LockerOf = (permits: number, weight: number) => Locker
 
 interface RouteConcurrencyOptions {
-  semaphore: CreateSemaphore
+  shared: LockerOf
   /** In the memory of this process, while Redis is unavailable. */
-  local: CreateSemaphore
+  local: LockerOf
   /** Among how many instances the places are divided while each of them decides by itself. */
   instances: number
 }
@@ -37,7 +38,7 @@ export class RouteConcurrency {
     const { handler, method, url, constraints } = route
     // The HEAD route of a GET route has its handler.
     if (limited.has(handler)) return
-    const scope = `${[method].flat().sort().join()} ${url} ${textOf(constraints)}`
+    const scope = `${[method].flat().sort().join()} ${url} ${constraintsText(constraints)}`
     const enter = async (request: FastifyRequest, reply: FastifyReply): Promise<(handled: unknown) => void> =>
       await this.#enter(scope, options, request, reply)
     const limitedHandler: RouteHandlerMethod = async function (request, reply) {
@@ -67,11 +68,13 @@ export class RouteConcurrency {
     const left = new AbortController()
     // The client may have left already, or leave while the place is being taken.
     const closed = new Promise<void>(resolve => {
-      if (isClosed(reply)) resolve()
-      else reply.raw.once('close', resolve)
-    }).then(() => left.abort(new BusyError()))
-    // An abort is seen before the place is asked for.
-    await Promise.resolve()
+      const leave = (): void => {
+        left.abort(new BusyError())
+        resolve()
+      }
+      if (isClosed(reply)) leave()
+      else reply.raw.once('close', leave)
+    })
     const handle = await this.#acquire(`\0${scope} ${key}`, options, left.signal)
     return handled => {
       // A client that leaves does not end its handler.
@@ -80,25 +83,25 @@ export class RouteConcurrency {
   }
 
   async #acquire (name: string, options: ResolvedConcurrency, signal: AbortSignal): Promise<LockHandle> {
-    const { semaphore, local, instances } = this.#options
-    const { max, ttl } = options
+    const { shared, local, instances } = this.#options
+    const { max } = options
     try {
-      return await this.#acquireOrWait(name, semaphore(name, { permits: max, ttl }), options, signal)
+      return await this.#acquireOrWait(name, shared(max, 1), options, signal)
     } catch (error) {
       if (!(error instanceof StoreUnavailableError)) throw error
       const permits = Math.max(1, Math.floor(max / instances))
-      return await this.#acquireOrWait(name, local(name, { permits, ttl }), options, signal)
+      return await this.#acquireOrWait(name, local(permits, 1), options, signal)
     }
   }
 
   /** A request that gets its place at once takes none in the queue. */
   async #acquireOrWait (
-    name: string, semaphore: Semaphore, options: ResolvedConcurrency, signal: AbortSignal
+    name: string, locker: Locker, options: ResolvedConcurrency, signal: AbortSignal
   ): Promise<LockHandle> {
-    const { queue, wait } = options
+    const { queue, wait, ttl } = options
     const isRefused = (error: unknown): boolean => error instanceof LockedError && !signal.aborted
     try {
-      return await semaphore.acquire({ wait: 0, signal, extend: true })
+      return await locker.acquire(name, { wait: 0, ttl, signal, extend: true })
     } catch (error) {
       if (!isRefused(error)) throw error
     }
@@ -106,7 +109,7 @@ export class RouteConcurrency {
     if (waiting >= queue) throw refusal(options)
     this.#waiting.set(name, waiting + 1)
     try {
-      return await semaphore.acquire({ wait, signal, extend: true })
+      return await locker.acquire(name, { wait, ttl, signal, extend: true })
     } catch (error) {
       throw isRefused(error) ? refusal(options) : error
     } finally {
@@ -121,15 +124,6 @@ export class RouteConcurrency {
 function isClosed ({ raw }: FastifyReply): boolean {
   const { stream } = raw as { stream?: { destroyed?: boolean } }
   return raw.destroyed || raw.closed || raw.socket?.destroyed === true || stream?.destroyed === true
-}
-
-/** Routes of one URL with different constraints have places of their own. */
-function textOf (constraints: RouteOptions['constraints']): string {
-  try {
-    return constraints === undefined ? '' : canonicalText(constraints)
-  } catch {
-    return ''
-  }
 }
 
 async function keyOf ({ key: givenKey }: ResolvedConcurrency, request: FastifyRequest): Promise<string> {

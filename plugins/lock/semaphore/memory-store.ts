@@ -74,7 +74,6 @@ export function createMemorySemaphores (listener: ReleaseListener, clock: Clock)
       notificationName: (_name, owner) => owner,
       close () {}
     }),
-    used: async name => usedOf(find(name)),
-    close () { semaphores.clear() }
+    used: async name => usedOf(find(name))
   }
 }

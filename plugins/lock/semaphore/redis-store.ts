@@ -3,13 +3,11 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import { isOutage, reasonOf } from '../../shared/plugin/errors.js'
 import { keySpace, safeId } from '../../shared/plugin/keys.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
-import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
-import { databaseChannel } from '../../shared/redis/client.js'
 import { guardRedis } from '../../shared/redis/guard.js'
 import type { RedisPort } from '../../shared/redis/port.js'
 import { sendScript, type Script } from '../../shared/redis/script.js'
 import { StoreUnavailableError } from '../errors.js'
-import type { ReleaseListener } from '../store.js'
+import type { ReleaseSubscription } from '../release-subscription.js'
 import { acquireScript, extendScript, holdersScript, releaseScript } from './scripts.js'
 import { WITHOUT_RECORDS, type SemaphoreStore } from './store.js'
 
@@ -18,19 +16,17 @@ interface RedisSemaphoreOptions {
   prefix: string
   timeout: Milliseconds
   log: FastifyBaseLogger
-  listener: ReleaseListener
+  releases: ReleaseSubscription
   clock: Clock
 }
 
 /** Holds the permits of semaphores in Redis: each method is one script. */
 export function createRedisSemaphores (
-  { client, prefix, timeout, log, listener, clock }: RedisSemaphoreOptions
+  { client, prefix, timeout, log, releases, clock }: RedisSemaphoreOptions
 ): SemaphoreStore {
   const guard = guardRedis(client, log, timeout, 'lock', clock, { isPatient: true })
   const spaces = ['permits', 'weights', 'waiters', 'waiting'].map(what => keySpace(prefix, 'lock', what))
-  const channel = databaseChannel(client, keySpace(prefix, 'lock', 'calls'))
-  let subscription: ChannelSubscription | undefined
-  let isClosed = false
+  const { channel } = releases
 
   /** The keys of a semaphore share a hash tag. */
   const keysOf = (name: string) => spaces.map(space => `${space}{${safeId(name)}}`)
@@ -44,21 +40,6 @@ export function createRedisSemaphores (
       // The client's error has the command's arguments, which are secret.
       throw new StoreUnavailableError({ cause: new Error(reason) })
     }
-  }
-
-  /** Subscribes to releases as soon as the first caller has to wait. */
-  function listen (): void {
-    if (isClosed) return
-    subscription ??= subscribeToChannel({
-      client,
-      plugin: 'lock',
-      channel,
-      log,
-      without: 'lock: releases cannot be subscribed to, so waiters poll',
-      onMessage: listener.notify,
-      onGap: listener.notifyAll,
-      clock
-    })
   }
 
   async function used (name: string): Promise<number> {
@@ -75,7 +56,7 @@ export function createRedisSemaphores (
         const reply = await run(acquireScript, keysOf(name), [owner, ttl, weight, permits, queueTtl, channel])
         const [acquired, value] = Array.isArray(reply) ? reply as unknown[] : []
         if (acquired === 1) return { kind: 'acquired', token: Number(value) }
-        if (queueTtl > 0) listen()
+        if (queueTtl > 0) releases.start()
         return { kind: 'locked', remaining: Math.max(1, Number(value)) }
       },
       extend: async (name, owner, ttl) => await run(extendScript, keysOf(name).slice(0, 2), [owner, ttl]) === 1,
@@ -84,10 +65,6 @@ export function createRedisSemaphores (
       notificationName: (_name, owner) => owner,
       close () {}
     }),
-    used,
-    close () {
-      isClosed = true
-      subscription?.close()
-    }
+    used
   }
 }

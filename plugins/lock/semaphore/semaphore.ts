@@ -60,7 +60,7 @@ interface SemaphoresOptions {
   createLocker: (store: ReturnType<SemaphoreStore['locksOf']>) => Locker
 }
 
-/** Returns the function that makes semaphores. */
+/** Makes semaphores, and what acquires their permits. */
 export function createSemaphores ({ store, defaults, createLocker }: SemaphoresOptions) {
   /** By permits and weight. */
   const lockers = new Map<string, Locker>()
@@ -73,7 +73,7 @@ export function createSemaphores ({ store, defaults, createLocker }: SemaphoresO
   }
 
   /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
-  return function semaphore (name: string, given: SemaphoreOptions): Semaphore {
+  function semaphore (name: string, given: SemaphoreOptions): Semaphore {
     if (typeof name !== 'string' || name === '') {
       throw invalidArgumentError('lock', 'name', name, 'a string that is not empty')
     }
@@ -96,4 +96,6 @@ export function createSemaphores ({ store, defaults, createLocker }: SemaphoresO
       available: async () => Math.max(0, permits - await store.used(name))
     }
   }
+
+  return { semaphore, lockerOf }
 }

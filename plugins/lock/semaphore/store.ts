@@ -14,10 +14,9 @@ export interface SemaphoreStore {
   locksOf (options: PermitOptions): LockStore
   /** Returns how many permits of a semaphore are taken. */
   used (name: string): Promise<number>
-  close (): void
 }
 
-/** What a store of permits cannot do: no job runs once by them. */
+/** The methods that a store of permits lacks: no job runs once by them. */
 export const WITHOUT_RECORDS: Pick<LockStore, 'markDone' | 'isDone'> = {
   markDone: async () => false,
   isDone: async () => false

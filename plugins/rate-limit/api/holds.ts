@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
 import type { Duration } from '../../shared/plugin/duration.js'
 import { duration, oneOf } from '../../shared/plugin/option-kinds.js'
-import { resolveOptions, type OptionTable } from '../../shared/plugin/option-table.js'
+import type { OptionTable, Resolved } from '../../shared/plugin/option-table.js'
 import type { Decision } from '../decision.js'
 import { requireCost } from '../errors.js'
 import type { Limiter } from '../limiter/limiter.js'
@@ -45,12 +45,12 @@ interface Taken {
   policy: Policy
   estimate: number
   decision: Decision
-  options: HoldOptions
+  options: Resolved<typeof HOLD_OPTIONS>
 }
 
 /** Creates the hold of an estimate that was taken. */
 export function createHold ({ limiter, clock, id, policy, estimate, decision, options }: Taken): Hold {
-  const { ttl, onExpire } = resolveOptions('rate-limit', HOLD_OPTIONS, options)
+  const { ttl, onExpire } = options
   let isOpen = decision.allowed
   let timer: Timer | undefined
   async function close (actual: number): Promise<boolean> {

@@ -122,8 +122,8 @@ export function createRateLimiter (
   return {
     consume: (key, policy, cost = 1) => decideOn(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => decideOn(key, policy, cost, 'peek'),
-    async reserve (key, given, estimate, options = {}) {
-      resolveOptions('rate-limit', HOLD_OPTIONS, options)
+    async reserve (key, given, estimate, holdOptions = {}) {
+      const options = resolveOptions('rate-limit', HOLD_OPTIONS, holdOptions)
       requireCost(estimate, 'estimate')
       const decision = await decideOn(key, given, estimate, 'consume')
       const id = idOf(policyScope(given.name), key)

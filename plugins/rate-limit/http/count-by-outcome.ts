@@ -16,7 +16,7 @@ export function settleByOutcome (
 ): void {
   const settle = (actual: number): MaybePromise<unknown> => {
     const at = charges.indexOf(charge)
-    return at === -1 ? undefined : settleAll(charges.splice(at, 1), () => actual)
+    return at === -1 ? undefined : settleAll(charges.splice(at, 1), actual)
   }
   reply.raw.once('close', () => {
     // An error here has no request to reject any more.

@@ -14,11 +14,10 @@ export interface Charge {
 }
 
 /** Corrects charges to what they cost in the end, once. */
-export async function settleAll (charges: Charge[], actualOf: (charge: Charge) => number): Promise<void> {
+export async function settleAll (charges: Charge[], actual: number): Promise<void> {
   const taken = charges.splice(0).filter(({ decision }) => decision.allowed)
-  await Promise.all(taken.map(charge => {
-    const { limiter, id, policy, cost, decision } = charge
-    const units = actualOf(charge) - cost
+  await Promise.all(taken.map(({ limiter, id, policy, cost, decision }) => {
+    const units = actual - cost
     return units === 0 ? undefined : limiter.settle(id, policy, units, decision, randomUUID())
   }))
 }
@@ -70,7 +69,7 @@ export class RateLimitState {
    */
   async settle (actual: number): Promise<void> {
     requireCost(actual, 'actual')
-    await settleAll(this.#charges, () => actual)
+    await settleAll(this.#charges, actual)
   }
 
   /** Refunds the request's own cost at all limiters that it passed, once, so that a handler can count by outcome. */

@@ -1,5 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { canonicalText } from '../../shared/data/canonical.js'
+import { constraintsText } from '../../shared/data/constraints-text.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { TooLateError } from '../errors.js'
 import type { Algorithm } from '../policy.js'
@@ -82,7 +82,7 @@ export class Scopes {
   /** A HEAD route shares the count of its GET route. Routes with different constraints share none. */
   #route ({ method, url, constraints }: RouteRef): string {
     const methods = [...new Set([method].flat().map(countedMethod))].sort()
-    const text = textOf(constraints)
+    const text = constraintsText(constraints)
     const places = methods.map(name => placeOf(name, url) + text)
     const present = this.#routes.get(places[0] ?? '')
     if (present !== undefined) return present
@@ -110,15 +110,6 @@ function placeOf (method: string, url: string): string {
 function countedMethod (method: string): string {
   const name = method.toUpperCase()
   return name === 'HEAD' ? 'GET' : name
-}
-
-/** Constraints without a text of their own, such as instances of a class, do not separate counts. */
-function textOf (constraints: RouteRef['constraints']): string {
-  try {
-    return constraints === undefined || Object.keys(constraints).length === 0 ? '' : canonicalText(constraints)
-  } catch {
-    return ''
-  }
 }
 
 /** Named policies are shared by all registrations. */

@@ -3,7 +3,7 @@ import { toError } from '../../shared/plugin/errors.js'
 import type { RetryItem, RetryQueue } from '../../shared/plugin/retry-queue.js'
 import { isTracing, traced } from '../../shared/plugin/tracing.js'
 import { decide, type Decision, type Mode } from '../decision.js'
-import { longestWindow, type Policy } from '../policy.js'
+import { correctionTime, type Policy } from '../policy.js'
 import type { SharedRateLimitStore } from '../store/store.js'
 import { createFallback, type FallbackOptions } from './fallback.js'
 import { idWithin, type Limiter } from './limiter.js'
@@ -23,9 +23,6 @@ interface SharedLimiterOptions extends FallbackOptions {
 export interface PendingSettlement extends RetryItem {
   readonly send: () => Promise<void>
 }
-
-/** How long a correction is sent again. */
-const RETRY_MS = 10 * 60 * 1000
 
 /** Decides by the shared store, and by the fallback while that fails. */
 export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
@@ -67,7 +64,7 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
       const send = () => store.settle(id, policy, { units, time: charge.time, token })
       await send().catch((error: unknown) => {
         onError(toError(error))
-        retries.add({ send, deadline: clock.monotonic() + Math.min(longestWindow(policy.limits), RETRY_MS) })
+        retries.add({ send, deadline: clock.monotonic() + correctionTime(policy) })
       })
     },
     async reset (id) {

@@ -7,7 +7,7 @@ import type { RedisGuard } from '../../shared/redis/guard.js'
 import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/micro-batch.js'
 import { sendScript, sendScriptIn } from '../../shared/redis/script.js'
 import type { LimitState, Verdict } from '../decision.js'
-import { ALGORITHMS, countsRefusals, longestWindow, type Algorithm, type Policy } from '../policy.js'
+import { ALGORITHMS, correctionTime, countsRefusals, type Algorithm, type Policy } from '../policy.js'
 import { applyScripts, refundScripts, resetScript, settleScripts } from './script-assembly.js'
 import type { SharedRateLimitStore } from './store.js'
 
@@ -25,8 +25,7 @@ interface DecisionCall {
 
 type DecisionBatch = ReadonlyArray<Batched<DecisionCall>>
 
-/** How long a correction is not made a second time: longer than its sender tries. */
-const MAX_SETTLED_MS = 10 * 60 * 1000
+/** For so long beyond its sender's last attempt, a correction is not made a second time. */
 const SETTLED_MARGIN_MS = 30_000
 /** The largest number of callers of one script. Redis executes it in a fraction of a millisecond. */
 const MAX_CALLERS = 64
@@ -97,7 +96,7 @@ export function createRedisStore (
       batches[policy.algorithm].flush()
       const keys = [countKey(policy.algorithm, id), `${settled}{${id}}:${token}`]
       const takenAt = units > 0 ? '' : Math.round(time * 1000)
-      const keptFor = Math.min(longestWindow(policy.limits), MAX_SETTLED_MS) + SETTLED_MARGIN_MS
+      const keptFor = correctionTime(policy) + SETTLED_MARGIN_MS
       const args = [takenAt, Math.abs(units), ...encodedOf(policy).args, Math.ceil(keptFor), channel, id]
       await guard.run(() => sendScript(client, settleScripts[policy.algorithm], keys, args, clock))
     },

@@ -101,11 +101,14 @@ end
 return reply, passes and times or left
 `
 
-const REFUND = `
-load()
+const GIVE_BACK = `
 refund(tonumber(mode))
 redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
 `
+
+const REFUND = `
+load()
+${GIVE_BACK}`
 
 const SETTLE = `
 if not redis.call('SET', KEYS[2], '', 'PX', ARGV[#ARGV - 2], 'NX') then return end
@@ -113,8 +116,7 @@ load()
 if mode == '' then
   take()
 else
-  refund(tonumber(mode))
-  redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
+${GIVE_BACK}
 end
 `
 
@@ -149,15 +151,7 @@ function applyScript (algorithm: string, shortcut = '') {
  * ARGV     time of the call (µs), cost, number of limits, max, window (ms) and burst of each; other arguments of the
  *          policy; last the channel and the message for the other instances
  */
-export const refundScripts = {
-  'sliding-log': refundScript(SLIDING_LOG_LAYOUT + SLIDING_LOG),
-  'sliding-counter': refundScript(SLIDING_COUNTER),
-  gcra: refundScript(GCRA)
-}
-
-function refundScript (algorithm: string) {
-  return timedLua`${CLOCK}${READ_ARGUMENTS}${algorithm}${REFUND}`
-}
+export const refundScripts = forEachAlgorithm(REFUND)
 
 /**
  * Corrects what a call took, once: charges units, or refunds them.
@@ -166,14 +160,16 @@ function refundScript (algorithm: string) {
  * ARGV     time of the call (µs; empty: charge), units, number of limits, max, window (ms) and burst of each; other
  *          arguments of the policy; last the TTL of the mark (ms), the channel and the message for the other instances
  */
-export const settleScripts = {
-  'sliding-log': settleScript(SLIDING_LOG_LAYOUT + SLIDING_LOG),
-  'sliding-counter': settleScript(SLIDING_COUNTER),
-  gcra: settleScript(GCRA)
-}
+export const settleScripts = forEachAlgorithm(SETTLE)
 
-function settleScript (algorithm: string) {
-  return timedLua`${CLOCK}${READ_ARGUMENTS}${algorithm}${SETTLE}`
+/** Returns a script of each algorithm for one call, of what follows its functions. */
+function forEachAlgorithm (body: string) {
+  const scriptOf = (algorithm: string) => timedLua`${CLOCK}${READ_ARGUMENTS}${algorithm}${body}`
+  return {
+    'sliding-log': scriptOf(SLIDING_LOG_LAYOUT + SLIDING_LOG),
+    'sliding-counter': scriptOf(SLIDING_COUNTER),
+    gcra: scriptOf(GCRA)
+  }
 }
 
 /**
